@@ -1,0 +1,328 @@
+"""The label table: what a model answered to each sample at every scale of its ladder, and how right that was.
+
+On disk: one .parquet file, or a directory of *.parquet shards that agree in their metadata; one row per sample and
+scale. In memory: numpy arrays with one entry per sample, B samples by S scales.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from complexity.errors import LabelTableError
+
+SCHEMA_VERSION = "1"
+SPLITS = ("train", "calibration", "test", "")
+
+COLUMNS = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("dataset", pa.string()),
+        ("task", pa.string()),
+        ("split", pa.string()),  # one of SPLITS; "" = not assigned
+        ("image_sha256", pa.string()),
+        ("question", pa.string()),
+        ("references", pa.list_(pa.string())),
+        ("model", pa.string()),
+        ("tokens", pa.int32()),  # visual tokens per grid: a rung of the ladder
+        ("visual_tokens", pa.int32()),  # what the language model saw
+        ("prediction", pa.string()),
+        ("score", pa.float32()),  # in [0, 1]
+        ("mean_logprob", pa.float32()),  # natural log, mean over the answer's tokens
+        ("generated_tokens", pa.int32()),
+        ("image_features", pa.list_(pa.float32())),  # F numbers, the same for all rows of a picture
+    ]
+)
+PER_SAMPLE = ("dataset", "task", "split", "image_sha256", "question")  # must not change between a sample's rows
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One answer: a sample at one scale; the fields are the columns of the file."""
+
+    sample_id: str
+    dataset: str
+    task: str
+    split: str
+    image_sha256: str
+    question: str
+    references: Sequence[str]
+    model: str
+    tokens: int
+    visual_tokens: int
+    prediction: str
+    score: float
+    mean_logprob: float
+    generated_tokens: int
+    image_features: Sequence[float] | np.ndarray
+
+
+@dataclass(frozen=True)
+class LabelMeta:
+    """What all shards of a table share."""
+
+    ladder: tuple[int, ...]
+    feature_version: str
+    model: str
+    sweep_version: str
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """One entry per sample; string columns are object arrays of str."""
+
+    meta: LabelMeta
+    sample_id: np.ndarray  # (B,)
+    dataset: np.ndarray  # (B,)
+    task: np.ndarray  # (B,)
+    split: np.ndarray  # (B,)
+    image_sha256: np.ndarray  # (B,)
+    question: np.ndarray  # (B,)
+    image_features: np.ndarray  # (B, F) float32
+    score: np.ndarray  # (B, S) float32
+    mean_logprob: np.ndarray  # (B, S) float32
+    visual_tokens: np.ndarray  # (B, S) int32
+
+    @property
+    def ladder(self) -> tuple[int, ...]:
+        return self.meta.ladder
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    def select(self, which: np.ndarray) -> "LabelTable":
+        """The samples picked by an index or boolean array."""
+        columns = {f.name: getattr(self, f.name)[which] for f in fields(self) if f.name != "meta"}
+        return LabelTable(meta=self.meta, **columns)
+
+
+@dataclass(frozen=True)
+class OracleResult:
+    """The cheapest right scale of each sample."""
+
+    tokens: np.ndarray  # (B,) int
+    right: np.ndarray  # (B,) bool: some scale answers right
+
+
+def oracle(
+    score: np.ndarray,
+    ladder: Sequence[int],
+    *,
+    unsolved: Literal["coarsest", "finest"],
+    threshold: float = 0.5,
+) -> OracleResult:
+    """Fewest tokens that answer right (M3, arXiv 2405.17430, section 4.4).
+
+    Args:
+        score: (B, S) in [0, 1]; right means `score >= threshold`.
+        unsolved: what a sample wrong at every scale is charged: "coarsest" (M3's authors) or "finest" (CARES).
+    """
+    right = np.asarray(np.asarray(score) >= threshold)  # (B, S)
+    solved = np.asarray(right.any(axis=1))
+    fallback = 0 if unsolved == "coarsest" else len(ladder) - 1
+    rung = np.where(solved, right.argmax(axis=1), fallback)
+    return OracleResult(tokens=np.asarray(ladder)[rung], right=solved)
+
+
+def write_shard(path: Path, rows: Sequence[LabelRow], meta: LabelMeta) -> None:
+    """Write one Parquet file that appears whole or not at all (temporary file, fsync, rename).
+
+    Raises:
+        LabelTableError: a row is off the ladder, from another model, or outside the score's range.
+    """
+    path = Path(path)
+    for row in rows:
+        if row.tokens not in meta.ladder:
+            raise LabelTableError(f"{path}: sample {row.sample_id} has {row.tokens} tokens, ladder is {meta.ladder}")
+        if row.model != meta.model:
+            raise LabelTableError(f"{path}: sample {row.sample_id} is of model {row.model!r}, table of {meta.model!r}")
+        if not 0.0 <= row.score <= 1.0:
+            raise LabelTableError(f"{path}: sample {row.sample_id} has score {row.score}; scores lie in [0, 1]")
+    columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS.names}
+    columns["references"] = [list(refs) for refs in columns["references"]]
+    columns["image_features"] = [np.asarray(values, np.float32) for values in columns["image_features"]]
+    table = pa.Table.from_pydict(columns, schema=COLUMNS.with_metadata(_encode(meta)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_labels(path: Path) -> LabelTable:
+    """Read and check a whole label table; samples come back in order of sample_id.
+
+    Raises:
+        LabelTableError: no table, a broken file, wrong schema or version, shards that disagree, a score outside
+            [0, 1], duplicate rows, a sample without all scales, or rows of a sample that contradict each other.
+    """
+    shards = _shards(Path(path))
+    if not shards:
+        raise LabelTableError(f"{path}: no label table here; expected a .parquet file or a folder of them")
+    metas = [_read_meta(shard) for shard in shards]
+    for shard, meta in zip(shards, metas, strict=True):
+        if meta != metas[0]:
+            raise LabelTableError(f"{shard} holds {meta}, but {shards[0]} holds {metas[0]}")
+    meta = metas[0]
+    rows = pa.concat_tables([_read_rows(shard) for shard in shards])
+    if rows.num_rows == 0:
+        raise LabelTableError(f"{path}: the label table is empty")
+    rows = rows.sort_by([("sample_id", "ascending"), ("tokens", "ascending")])
+    _check_rows(path, rows, meta)
+    return _per_sample(path, rows, meta)
+
+
+def read_meta(path: Path) -> LabelMeta | None:
+    """What a label table's first shard says of the table; None when there is no table yet.
+
+    Raises:
+        LabelTableError: the shard is broken or of another schema.
+    """
+    shards = _shards(Path(path))
+    return _read_meta(shards[0]) if shards else None
+
+
+def done_samples(path: Path) -> set[str]:
+    """The sample_ids that stand at every scale of the ladder; empty when there is no table yet.
+
+    For resuming a sweep: reads only two columns, and ignores what a killed writer left behind (`.tmp` files).
+    """
+    shards = _shards(Path(path))
+    if not shards:
+        return set()
+    scales = {_read_meta(shard).ladder for shard in shards}
+    if len(scales) > 1:
+        raise LabelTableError(f"{path}: shards of different ladders: {sorted(scales)}")
+    rungs = len(scales.pop())
+    seen = pa.concat_tables([_read_rows(shard, ["sample_id", "tokens"]) for shard in shards])
+    counts = seen.group_by("sample_id").aggregate([("tokens", "count_distinct")])
+    complete = np.asarray(counts["tokens_count_distinct"]) == rungs
+    return set(np.asarray(counts["sample_id"].to_numpy(zero_copy_only=False))[complete])
+
+
+def _shards(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(p for p in path.glob("*.parquet") if not p.name.startswith("."))
+    return [path] if path.is_file() else []
+
+
+def _encode(meta: LabelMeta) -> dict[bytes, bytes]:
+    return {
+        b"m3.schema_version": SCHEMA_VERSION.encode(),
+        b"m3.ladder": json.dumps(list(meta.ladder)).encode(),
+        b"m3.feature_version": meta.feature_version.encode(),
+        b"m3.model": meta.model.encode(),
+        b"m3.sweep_version": meta.sweep_version.encode(),
+    }
+
+
+def _read_meta(shard: Path) -> LabelMeta:
+    try:
+        schema = pq.read_schema(shard)
+    except (OSError, pa.ArrowException) as error:
+        raise LabelTableError(f"{shard}: not a readable Parquet file ({error})") from None
+    stored = schema.metadata or {}
+    version = stored.get(b"m3.schema_version", b"none").decode()
+    if version != SCHEMA_VERSION:
+        raise LabelTableError(f"{shard}: label schema version {version}, this code reads version {SCHEMA_VERSION}")
+    for column in COLUMNS:
+        found = schema.field(column.name).type if column.name in schema.names else None
+        if found != column.type:
+            raise LabelTableError(f"{shard}: column {column.name!r} is {found or 'missing'}, expected {column.type}")
+    try:
+        ladder = tuple(json.loads(stored[b"m3.ladder"]))
+        texts = [stored[key].decode() for key in (b"m3.feature_version", b"m3.model", b"m3.sweep_version")]
+    except (KeyError, ValueError, TypeError) as error:
+        raise LabelTableError(f"{shard}: broken metadata ({error!r})") from None
+    if not ladder or list(ladder) != sorted({int(rung) for rung in ladder}) or ladder[0] < 1:
+        raise LabelTableError(f"{shard}: ladder {ladder} is not a rising list of positive whole numbers")
+    return LabelMeta(ladder, *texts)
+
+
+def _read_rows(shard: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.ParquetFile(shard).read(columns or COLUMNS.names).replace_schema_metadata(None)
+    except (OSError, pa.ArrowException) as error:
+        raise LabelTableError(f"{shard}: not a readable Parquet file ({error})") from None
+
+
+def _check_rows(path: Path, rows: pa.Table, meta: LabelMeta) -> None:
+    """Whole-column checks on rows sorted by sample and tokens: nulls, ranges, duplicates, all scales, agreement."""
+    for name in rows.column_names:
+        if rows[name].null_count:
+            raise LabelTableError(f"{path}: column {name!r} has {rows[name].null_count} missing values")
+    ids, tokens = _text(rows, "sample_id"), _number(rows, "tokens")
+    score = _number(rows, "score")
+    wrong_score = ~((score >= 0) & (score <= 1))  # also catches NaN
+    if wrong_score.any():
+        at = int(wrong_score.argmax())
+        raise LabelTableError(f"{path}: sample {ids[at]} has score {score[at]}; scores lie in [0, 1]")
+    off = ~np.isin(tokens, meta.ladder)
+    if off.any():
+        at = int(off.argmax())
+        raise LabelTableError(f"{path}: sample {ids[at]} has {tokens[at]} tokens, ladder is {meta.ladder}")
+    models = set(rows["model"].unique().to_pylist())
+    if models != {meta.model}:
+        raise LabelTableError(f"{path}: rows of models {sorted(models)}, metadata says {meta.model!r}")
+    unknown = set(rows["split"].unique().to_pylist()) - set(SPLITS)
+    if unknown:
+        raise LabelTableError(f"{path}: unknown split {sorted(unknown)[0]!r}; allowed are {SPLITS}")
+    twice = (ids[1:] == ids[:-1]) & (tokens[1:] == tokens[:-1])
+    if twice.any():
+        at = int(twice.argmax())
+        raise LabelTableError(f"{path}: sample {ids[at]} appears twice at {tokens[at]} tokens")
+    names, counts = np.unique(ids, return_counts=True)
+    short = counts != len(meta.ladder)
+    if short.any():
+        name = names[short.argmax()]
+        missing = sorted(set(meta.ladder) - set(tokens[ids == name].tolist()))
+        raise LabelTableError(f"{path}: sample {name} lacks scale(s) {missing} of the ladder {meta.ladder}")
+    for column in PER_SAMPLE:
+        values = _text(rows, column).reshape(-1, len(meta.ladder))
+        uneven = (values != values[:, :1]).any(axis=1)
+        if uneven.any():
+            raise LabelTableError(f"{path}: sample {names[uneven.argmax()]} has more than one {column}")
+
+
+def _per_sample(path: Path, rows: pa.Table, meta: LabelMeta) -> LabelTable:
+    scales = len(meta.ladder)
+    firsts = rows.take(pa.array(np.arange(0, rows.num_rows, scales)))
+    features = firsts["image_features"].combine_chunks()
+    widths = np.unique(np.asarray(features.value_lengths()))
+    if len(widths) != 1:
+        raise LabelTableError(f"{path}: pictures with {widths.tolist()} features; all must have the same number")
+    image_features = np.asarray(features.flatten()).reshape(len(firsts), int(widths[0]))
+    broken = ~np.isfinite(image_features).all(axis=1)
+    if broken.any():
+        raise LabelTableError(f"{path}: sample {_text(firsts, 'sample_id')[broken.argmax()]} has features not finite")
+    numbers: dict[str, Any] = {
+        name: _number(rows, name).reshape(-1, scales) for name in ("score", "mean_logprob", "visual_tokens")
+    }
+    return LabelTable(
+        meta=meta,
+        sample_id=_text(firsts, "sample_id"),
+        image_features=image_features,
+        **{name: _text(firsts, name) for name in PER_SAMPLE},
+        **numbers,
+    )
+
+
+def _text(rows: pa.Table, column: str) -> np.ndarray:
+    return np.asarray(rows[column].to_numpy(zero_copy_only=False), dtype=object)
+
+
+def _number(rows: pa.Table, column: str) -> np.ndarray:
+    return np.asarray(rows[column].to_numpy(zero_copy_only=False))

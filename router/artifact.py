@@ -1,0 +1,144 @@
+"""A router in a folder: predictor, ladder, knob and what made them; nothing in it executes on load.
+
+    manifest.json   SHA-256 of each file below; the artifact's digest is the SHA-256 of this file
+    artifact.json   `Artifact` but for the predictor
+    predictor.json, scale-*.txt   the predictor (complexity/predictor.py)
+
+README.md (the card) and accuracy.png stand beside them for people; they decide nothing and aren't in the manifest.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from complexity.errors import ArtifactError
+from complexity.features import FEATURE_VERSION
+from complexity.predictor import ComplexityPredictor
+from router.calibrate import CurvePoint
+
+ARTIFACT_SCHEMA = "1"
+MANIFEST_FILE, ARTIFACT_FILE, CARD_FILE, FIGURE_FILE = "manifest.json", "artifact.json", "README.md", "accuracy.png"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A trained router."""
+
+    predictor: ComplexityPredictor
+    ladder: tuple[int, ...]
+    price: float  # the knob's default, probability of a right answer per visual token
+    feature_version: str
+    model: str  # whose answers it was trained on
+    sweep_version: str
+    labels_sha256: str  # of the label table's files
+    seed: int
+    created_at: str  # UTC, ISO 8601
+    metrics: dict[str, Any]  # what was measured on the test split
+    curve: tuple[CurvePoint, ...]  # on the calibration split
+    card: str = ""
+    digest: str = field(default="", compare=False)  # set by loading
+
+
+def save_artifact(folder: Path, artifact: Artifact, figure_png: bytes | None = None) -> Artifact:
+    """Write an artifact's folder whole or not at all, in place of an older artifact; returns it as loaded again.
+
+    Raises:
+        ArtifactError: `folder` holds something else than an artifact.
+    """
+    folder = Path(folder)
+    check_target(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        fresh.chmod(0o755)  # mkdtemp gives 0o700
+        artifact.predictor.save(fresh)
+        told = {f.name: getattr(artifact, f.name) for f in fields(artifact)}
+        for elsewhere in ("predictor", "card", "digest"):
+            del told[elsewhere]
+        told = {"schema_version": ARTIFACT_SCHEMA, **told, "curve": [asdict(point) for point in artifact.curve]}
+        (fresh / ARTIFACT_FILE).write_text(json.dumps(told, indent=1) + "\n")
+        manifest = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
+        (fresh / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+        (fresh / CARD_FILE).write_text(artifact.card)
+        if figure_png is not None:
+            (fresh / FIGURE_FILE).write_bytes(figure_png)
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return load_artifact(folder)
+
+
+def load_artifact(folder: Path, *, model: str | None = None, ladder: Sequence[int] | None = None) -> Artifact:
+    """Read an artifact and check every file of it.
+
+    Args:
+        model: if given, the model that is going to answer.
+        ladder: if given, that model's ladder.
+
+    Raises:
+        ArtifactError: a file is missing or changed, or a version, model or ladder isn't the expected one; both sides
+            are named.
+    """
+    folder = Path(folder)
+    manifest_bytes = _read(folder / MANIFEST_FILE)
+    manifest = _parse(folder / MANIFEST_FILE, manifest_bytes)
+    for name, promised in manifest.items():
+        if hashlib.sha256(_read(folder / name)).hexdigest() != promised:
+            raise ArtifactError(f"{folder / name}: its SHA-256 is not the {promised} that the manifest promises")
+    told = _parse(folder / ARTIFACT_FILE, _read(folder / ARTIFACT_FILE))
+    _agree(folder, "schema version", told.get("schema_version"), ARTIFACT_SCHEMA, "this code reads")
+    _agree(folder, "feature version", told.get("feature_version"), FEATURE_VERSION, "this code computes")
+    if model is not None:
+        _agree(folder, "model", told.get("model"), model, "asked for was")
+    if ladder is not None:
+        _agree(folder, "ladder", told.get("ladder"), list(ladder), "the model has")
+    predictor = ComplexityPredictor.load(folder)
+    _agree(folder, "ladder", told.get("ladder"), list(predictor.ladder), "its predictor has")
+    card = folder / CARD_FILE
+    try:
+        del told["schema_version"]
+        told |= {"ladder": tuple(told["ladder"]), "curve": tuple(CurvePoint(**point) for point in told["curve"])}
+        digest = hashlib.sha256(manifest_bytes).hexdigest()
+        return Artifact(predictor=predictor, card=card.read_text() if card.exists() else "", digest=digest, **told)
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder / ARTIFACT_FILE}: not what this code writes ({error})") from None
+
+
+def check_target(folder: Path) -> None:
+    """Raises ArtifactError when a folder to be written holds something else than an artifact."""
+    if folder.exists() and not (folder.is_dir() and ((folder / MANIFEST_FILE).exists() or not any(folder.iterdir()))):
+        raise ArtifactError(f"{folder} exists and is not a router artifact; it is left as it is")
+
+
+def _agree(folder: Path, what: str, found: object, wanted: object, whose: str) -> None:
+    if found != wanted:
+        raise ArtifactError(f"{folder}: {what} of the artifact is {found!r}, {whose} {wanted!r}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: can't be read ({error.strerror})") from None
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(content)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not JSON ({error})") from None
+    if not isinstance(parsed, dict):
+        raise ArtifactError(f"{path}: a JSON object is expected")
+    return parsed
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

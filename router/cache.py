@@ -1,0 +1,183 @@
+"""Decisions remembered: an in-process layer, and Redis behind it when there is one.
+
+What is stored are probabilities, not the chosen scale, so that every price reads the same entry. The key carries
+everything that decides (layout of the value, artifact, picture, question), so a new artifact simply misses and old
+entries die by their time to live. A Redis that is down, hung or holds garbage costs at most `timeout_ms` and never an
+error; after a few failures in a row it isn't asked for some seconds at all.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from complexity.errors import InvalidInput
+
+VALUE_VERSION = 1  # a value is this byte, the number of scales S as another, and S little-endian float32 in [0, 1]
+TTL_JITTER = 0.1  # entries written together don't all expire together
+BREAK_AFTER = 3  # failures in a row until Redis is left alone
+BREAK_S = 5.0
+MOST_WRITES = 256  # in flight; more are dropped
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """What happened so far, in this process."""
+
+    hits_local: int = 0
+    hits_redis: int = 0
+    misses: int = 0
+    errors: int = 0  # failed or late Redis calls
+    garbage: int = 0  # values that weren't probabilities; each is also a miss
+    skipped: int = 0  # Redis calls left out while it was being left alone
+    writes_dropped: int = 0
+
+
+def cache_key(artifact: str, image_sha256: str, question_sha256: str) -> str:
+    """The key of a sample's probabilities under one artifact."""
+    return f"m3:decision:v{VALUE_VERSION}:{artifact}:{image_sha256}:{question_sha256}"
+
+
+def encode(probabilities: np.ndarray) -> bytes:
+    """(S,) probabilities -> the bytes stored in Redis."""
+    return bytes([VALUE_VERSION, len(probabilities)]) + np.asarray(probabilities, "<f4").tobytes()
+
+
+def decode(value: bytes) -> np.ndarray | None:
+    """Bytes from Redis -> (S,) float32, not writable; None when they aren't probabilities of this version."""
+    if len(value) < 6 or value[0] != VALUE_VERSION or len(value) != 2 + 4 * value[1]:
+        return None
+    probabilities = np.frombuffer(value, "<f4", offset=2)
+    return probabilities if bool(((probabilities >= 0) & (probabilities <= 1)).all()) else None
+
+
+class DecisionCache:
+    """Probabilities by key, in process and in Redis; used on one event loop, where calls may overlap.
+
+    Args:
+        redis_url: such as redis://127.0.0.1:6379/0; None keeps decisions in this process alone.
+        ttl_s: how long an entry lives in Redis, give or take 10%.
+        entries: most entries of the in-process layer; the least recently used go first.
+        timeout_ms: the most that one call waits for Redis, connecting included.
+
+    Raises:
+        InvalidInput: `redis_url` is not a Redis URL.
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None,
+        ttl_s: float = 24 * 3600,
+        entries: int = 10_000,
+        timeout_ms: float = 50,
+    ):
+        self.stats = CacheStats()
+        self._ttl_s = ttl_s
+        self._entries = entries
+        self._timeout_s = timeout_ms / 1000
+        self._local: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._redis = None if redis_url is None else _connect(redis_url, self._timeout_s)
+        self._writes: set[asyncio.Task[None]] = set()
+        self._failures = 0  # in a row
+        self._rest_until_s = 0.0  # on time.monotonic()'s clock
+        self._told: set[str] = set()  # causes already logged
+
+    async def get(self, key: str) -> np.ndarray | None:
+        """The (S,) probabilities stored under a key, not writable; None when there are none."""
+        if key in self._local:
+            self._local.move_to_end(key)
+            self._count(hits_local=1)
+            return self._local[key]
+        value = await self._ask("GET", key)
+        probabilities = None if value is None else decode(value)
+        if probabilities is None:
+            self._count(misses=1, garbage=int(value is not None))
+            return None
+        self._count(hits_redis=1)
+        self._keep(key, probabilities)
+        return probabilities
+
+    async def put(self, key: str, probabilities: np.ndarray) -> None:
+        """Remember (S,) probabilities; Redis is written in the background."""
+        value = encode(probabilities)
+        self._keep(key, np.frombuffer(value, "<f4", offset=2))
+        if self._redis is None:
+            return
+        if len(self._writes) >= MOST_WRITES:
+            self._count(writes_dropped=1)
+            return
+        ttl_ms = max(1, round(self._ttl_s * 1000 * random.uniform(1 - TTL_JITTER, 1 + TTL_JITTER)))
+        write = asyncio.create_task(self._ask("SET", key, value, "PX", ttl_ms))
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+
+    async def flush(self) -> None:
+        """Wait until the writes in flight have ended, well or badly."""
+        await asyncio.gather(*self._writes)
+
+    async def close(self) -> None:
+        """End the writes in flight and let go of Redis."""
+        await self.flush()
+        if self._redis is not None:
+            await self._redis.aclose()
+
+    async def _ask(self, *command: str | bytes | int) -> Any:
+        """Run a Redis command within the time limit; None when it fails, is late, or Redis is being left alone."""
+        if self._redis is None:
+            return None
+        if self._failures >= BREAK_AFTER:
+            if time.monotonic() < self._rest_until_s:
+                self._count(skipped=1)
+                return None
+            self._rest_until_s = time.monotonic() + BREAK_S  # this call probes; the others go on without Redis
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._redis.execute_command(*command)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._failed(error)
+            return None
+        self._failures = 0
+        return answer
+
+    def _failed(self, error: Exception) -> None:
+        self._count(errors=1)
+        self._failures += 1
+        if self._failures == BREAK_AFTER:
+            self._rest_until_s = time.monotonic() + BREAK_S
+        cause = type(error).__name__
+        if cause not in self._told:
+            self._told.add(cause)
+            log.warning("decision cache: Redis failed (%s: %s); deciding without it", cause, error)
+
+    def _keep(self, key: str, probabilities: np.ndarray) -> None:
+        self._local[key] = probabilities
+        self._local.move_to_end(key)
+        while len(self._local) > self._entries:
+            self._local.popitem(last=False)
+
+    def _count(self, **more: int) -> None:
+        self.stats = replace(self.stats, **{name: getattr(self.stats, name) + n for name, n in more.items()})
+
+
+def _connect(redis_url: str, timeout_s: float) -> Redis:
+    """A client that gives up at once; it opens no connection before the first command."""
+    try:
+        return Redis.from_url(
+            redis_url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),  # the default tries ten times: 58 s on a hung server
+        )
+    except ValueError:  # the URL isn't repeated: it may hold a password
+        raise InvalidInput("redis_url must start with redis://, rediss:// or unix://", "redis_url") from None

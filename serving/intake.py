@@ -1,0 +1,121 @@
+"""A request body's bytes -> what is to be answered; refuses by name what this service can't do."""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from complexity.errors import InvalidInput
+from complexity.sample import Sample
+from serving.failures import Refused, refusal_of, shown
+from serving.model import Pixels
+from serving.openai import ChatRequest, ImagePart, TextPart
+from serving.settings import Settings
+
+AUTO = "m3-auto"
+MAX_SIDE = 768  # pixels sent to the model; keeps a message under Ray's 4 MiB, and no M3 looks at more per grid
+DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What one request wants."""
+
+    model: str  # as named by the caller
+    tokens: int | None  # a rung of the ladder; None: the router decides
+    sample: Sample
+    image_param: str  # path of the picture in the body, for errors
+    max_new_tokens: int
+
+
+def read_request(body: bytes, ladder: tuple[int, ...], settings: Settings) -> Intake:
+    """Parse and check a chat request; the picture is not decoded yet.
+
+    Raises:
+        Refused: with the HTTP status, the code and the field at fault.
+    """
+    try:
+        request = ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise refusal_of(error) from None
+    tokens = tokens_of(request.model, ladder)
+    parts = request.messages[0].content
+    question = " ".join(part.text.strip() for part in parts if isinstance(part, TextPart)).strip()
+    if not question:
+        raise Refused(400, "empty_question", "the question is empty: send a text part", "messages.0.content")
+    if len(question) > settings.max_question_chars:
+        message = f"the question has {len(question)} characters; at most {settings.max_question_chars} are accepted"
+        raise Refused(400, "question_too_long", message, "messages.0.content")
+    image, image_param = _image(parts)
+    return Intake(
+        request.model, tokens, Sample(image, question), image_param, _max_new_tokens(request, settings)
+    )
+
+
+def tokens_of(model: str, ladder: tuple[int, ...]) -> int | None:
+    """Visual tokens that a model name asks for; None for m3-auto.
+
+    Raises:
+        Refused: 404, listing the names there are.
+    """
+    names = {model_name(tokens): tokens for tokens in (None, *ladder)}
+    if model not in names:
+        message = f"model {shown(model)} does not exist; choose one of {', '.join(names)}"
+        raise Refused(404, "model_not_found", message, "model")
+    return names[model]
+
+
+def model_name(tokens: int | None) -> str:
+    """The name under which a number of visual tokens is asked for."""
+    return AUTO if tokens is None else f"m3-{tokens}"
+
+
+def decode(intake: Intake) -> Pixels:
+    """The picture's pixels for the model, shrunk to MAX_SIDE if larger; tens of milliseconds for a large picture.
+
+    Raises:
+        Refused: the bytes are not an acceptable picture.
+    """
+    try:
+        picture = intake.sample.picture
+    except InvalidInput as error:
+        raise Refused(400, "invalid_image", str(error), intake.image_param) from None
+    if max(picture.size) > MAX_SIDE:
+        picture = picture.copy()  # the sample's own stays whole: the router looks at it
+        picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    return Pixels(*picture.size, picture.tobytes())
+
+
+def _image(parts: list[TextPart | ImagePart]) -> tuple[bytes, str]:
+    images = [(i, part.image_url.url) for i, part in enumerate(parts) if isinstance(part, ImagePart)]
+    if not images:
+        raise Refused(400, "image_required", "one picture is needed: send an image_url part", "messages.0.content")
+    if len(images) > 1:
+        message = f"one picture per request is supported, {len(images)} were sent"
+        raise Refused(400, "too_many_images", message, f"messages.0.content.{images[1][0]}")
+    i, url = images[0]
+    param = f"messages.0.content.{i}.image_url.url"
+    head = DATA_URL.match(url)
+    if head is None:
+        message = "pictures are accepted as base64 data URLs only, data:image/png;base64,...; nothing is fetched"
+        raise Refused(400, "invalid_image_url", message, param)
+    try:
+        image = base64.b64decode(url[head.end() :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refused(400, "invalid_base64", f"the picture is not valid base64: {error}", param) from None
+    return image, param
+
+
+def _max_new_tokens(request: ChatRequest, settings: Settings) -> int:
+    if None not in (request.max_tokens, request.max_completion_tokens) and (
+        request.max_tokens != request.max_completion_tokens
+    ):
+        message = "max_tokens and max_completion_tokens differ; send one of them"
+        raise Refused(400, "invalid_value", message, "max_tokens")
+    asked = request.max_completion_tokens or request.max_tokens or settings.default_answer_tokens
+    if asked > settings.max_answer_tokens:
+        message = f"max_tokens={shown(asked)}; at most {settings.max_answer_tokens} are generated"
+        raise Refused(400, "invalid_value", message, "max_tokens")
+    return asked

@@ -1,0 +1,234 @@
+"""The command serve-m3: runs ray_app.yaml in a Ray of its own until it is told to stop, and then stops all of it."""
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import yaml
+from pydantic import ValidationError
+
+from complexity.errors import M3Error
+from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from ray.serve.schema import ServeDeploySchema
+
+START_TIMEOUT_S = 180
+STOP_TIMEOUT_S = 6
+POLL_S = 0.2
+LOGS = "/tmp/ray/session_latest/logs/serve"
+OBJECT_STORE_BYTES = 256 * 2**20  # pictures on their way to the replica; Ray's default takes 30% of the memory
+
+
+class StartError(M3Error):
+    """The service can't start; the message says why."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where HTTP is served."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
+        return f"http://{host}:{self.port}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`serve-m3`: exit 0 when told to stop, 2 with one line when it can't start."""
+    parser = argparse.ArgumentParser(prog="serve-m3", description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("ray_app.yaml"), help="default: %(default)s")
+    parser.add_argument("--host", help="address to listen on; default: http_options.host of the config")
+    parser.add_argument("--port", type=int, help="port to listen on; default: http_options.port of the config")
+    args = parser.parse_args(argv)
+    stop = threading.Event()
+    try:
+        # Read by every process of Ray, this one included, so they are set before anything imports it.
+        os.environ |= environment(os.environ)
+        config = read_config(args.config, args.host, args.port)
+        address = Address(config.http_options.host, config.http_options.port)
+        check_free(address)
+        os.chdir(args.config.resolve().parent)  # the file's relative paths count from its own folder
+        check_folders(config)
+        run(config, address, stop)
+    except M3Error as error:
+        print(f"serve-m3: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, SystemExit):  # told to stop before it was ready
+        return 0
+    return 0
+
+
+def environment(given: os._Environ[str] | dict[str, str]) -> dict[str, str]:
+    """Ray's settings for a service on one machine, where the user hasn't chosen otherwise."""
+    wanted = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # A token of our own: without one, Ray writes ~/.ray/auth_token.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+    if "RAY_AUTH_TOKEN_PATH" in given or given.get("RAY_AUTH_MODE", "token") != "token":
+        del wanted["RAY_AUTH_TOKEN"]
+    return {name: value for name, value in wanted.items() if name not in given}
+
+
+def read_config(path: Path, host: str | None = None, port: int | None = None) -> "ServeDeploySchema":
+    """Read and check ray_app.yaml, the application's `args` included; `host` and `port` override its own.
+
+    Raises:
+        StartError: names the file and what is wrong with it.
+    """
+    from ray.serve.schema import ServeDeploySchema
+
+    try:
+        config = ServeDeploySchema.model_validate(yaml.safe_load(path.read_text()))
+        for application in config.applications:
+            Settings.model_validate(application.args)
+    except OSError as error:
+        raise StartError(f"can't read {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise StartError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise StartError(f"{path}: {where}: {first['msg']} (got {first['input']!r:.60})") from None
+    override = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    return config.model_copy(update={"http_options": config.http_options.model_copy(update=override)})
+
+
+def check_folders(config: "ServeDeploySchema") -> None:
+    """Refuse a model or an artifact that isn't there, which Ray would only find out after 15 seconds.
+
+    Raises:
+        StartError: names the setting and the folder.
+    """
+    for application in config.applications:
+        settings = Settings.model_validate(application.args)
+        for name, folder in (("model", settings.model), ("artifact", settings.artifact)):
+            if not folder.is_dir():
+                raise StartError(f"{name}: there is no folder {folder.absolute()}")
+
+
+def check_free(address: Address) -> None:
+    """Refuse an address that can't be listened on, before anything is started.
+
+    Raises:
+        StartError: names the address and the reason.
+    """
+    try:
+        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address.host, address.port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise StartError(f"can't listen on {address.host}:{address.port}: {reason}") from None
+
+
+def run(config: "ServeDeploySchema", address: Address, stop: threading.Event) -> None:
+    """Start Ray and the application, say when it is ready, serve until `stop` is set or a signal comes, stop all."""
+    import ray
+    from ray.serve._private.api import serve_start  # what `serve run` calls: the public start() takes no config
+    from ray.serve.schema import LoggingConfig
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+
+    def told_to_stop(signum: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    terminal = sys.stderr
+    print("serve-m3: starting, this takes about 15 s ...", file=terminal, flush=True)
+    try:
+        with _muted():
+            ray.init(
+                address="local",
+                namespace="serve",
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+            )
+            for signum in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which sets handlers of its own
+                signal.signal(signum, told_to_stop)
+            client = serve_start(
+                http_options=config.http_options.model_dump(),
+                proxy_location=config.proxy_location,
+                global_logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+            )
+            client.deploy_apps(config)
+            ready = wait_until_ready(address, stop)
+        if ready:
+            print(f"M3 router ready on {address.url}", file=terminal)
+            print(f"try: curl {address.url}/v1/models", file=terminal, flush=True)
+        stop.wait()
+        print("serve-m3: stopping ...", file=terminal, flush=True)
+        with _muted():
+            client.shutdown(timeout_s=STOP_TIMEOUT_S)
+    finally:
+        with _muted():
+            ray.shutdown()
+
+
+def wait_until_ready(address: Address, stop: threading.Event) -> bool:
+    """Wait until /ready answers 200; False when told to stop before.
+
+    Raises:
+        StartError: the application failed to start, with the reason that Ray reports; or it took too long.
+    """
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        applications = serve.status().applications
+        for application in applications.values():
+            if application.status == ApplicationStatus.DEPLOY_FAILED:
+                messages = [each.message for each in application.deployments.values() if each.message]
+                reason = "; ".join(map(last_error, messages or [application.message]))
+                raise StartError(f"{reason} (more in {LOGS})")
+        running = all(each.status == ApplicationStatus.RUNNING for each in applications.values())
+        if applications and running and _answers(f"{address.url}/ready"):
+            return True
+        if stop.wait(POLL_S):
+            return False
+    raise StartError(f"not ready after {START_TIMEOUT_S} s (more in {LOGS})")
+
+
+def last_error(report: str) -> str:
+    """The exception at the end of a remote traceback, as one line without its module."""
+    lines = [line.strip() for line in report.splitlines() if line.strip()]
+    errors = [match for line in lines if (match := re.fullmatch(r"(?:\w+\.)*([A-Z]\w+: .+)", line))]
+    return errors[-1].group(1) if errors else lines[-1]
+
+
+@contextlib.contextmanager
+def _muted() -> Iterator[None]:
+    """Keep the chatter that Ray relays from its processes off the terminal; its log files have it."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

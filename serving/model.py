@@ -1,0 +1,69 @@
+"""What the ingress knows of the model: what it asks, what comes back, and how that can fail. No torch, no ray."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from complexity.errors import M3Error
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """An RGB picture as plain bytes, to cross process borders."""
+
+    width: int
+    height: int
+    rgb: bytes  # (height, width, 3) uint8
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question about one picture, at a decided granularity."""
+
+    pixels: Pixels
+    question: str
+    tokens: int  # visual tokens per grid, a rung of the ladder
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one Ask."""
+
+    text: str
+    visual_tokens: int  # what the language model really saw
+    prompt_tokens: int  # text and visual
+    completion_tokens: int
+    mean_logprob: float  # natural log, mean over the answer's tokens
+    finish_reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model answers, and at which granularities."""
+
+    model_id: str
+    ladder: tuple[int, ...]
+
+
+class Model(Protocol):
+    """The model as the ingress calls it; `answer` raises InvalidInput or one of the errors below."""
+
+    async def info(self) -> ModelInfo: ...
+
+    async def answer(self, ask: Ask) -> Answer: ...
+
+
+class ModelUnavailable(M3Error):
+    """No replica of the model can answer now (HTTP 503)."""
+
+
+class ModelOverloaded(M3Error):
+    """More requests wait than the model accepts; `retry_after_s` says when to try again (HTTP 429)."""
+
+    def __init__(self, message: str, retry_after_s: int = 1):
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ModelTimeout(M3Error):
+    """The model didn't answer in time (HTTP 504)."""

@@ -1,0 +1,176 @@
+"""The OpenAI wire types this service speaks: chat completions, models, errors, and its own `m3` decision.
+
+A request field that isn't declared here is refused by name, and so is a value that the service can't honour: nothing
+is silently ignored. The description of a restricted field says why it is restricted, and is sent in the error.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TextPart(_Closed):
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(_Closed):
+    url: str
+    detail: Literal["auto"] | None = Field(None, description="the model name chooses the granularity, m3-auto or m3-36")
+
+
+class ImagePart(_Closed):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+Zero = Annotated[float, Field(ge=0, le=0)]
+
+
+def _parts(content: object) -> object:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class Message(_Closed):
+    """One message; content given as a string is read as one text part."""
+
+    role: Literal["user"] = Field(description="one user message is answered; system or earlier turns aren't supported")
+    content: Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
+
+
+class TextFormat(_Closed):
+    type: Literal["text"] = Field(description="answers are plain text")
+
+
+class ChatRequest(_Closed):
+    """Body of POST /v1/chat/completions and of POST /v1/route."""
+
+    model: str = Field(description="m3-auto, or m3-TOKENS for a fixed number of visual tokens")
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1, description="one user message is answered")]
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+
+    # Honoured whatever the value: decoding is greedy, so neither a seed nor top_p changes the answer.
+    seed: int | None = None
+    top_p: float | None = Field(None, gt=0, le=1)
+    user: str | None = None
+
+    stream: Literal[False] | None = Field(None, description="answers come whole, streaming isn't supported")
+    stream_options: None = Field(None, description="answers come whole, streaming isn't supported")
+    n: Annotated[int, Field(ge=1, le=1)] | None = Field(None, description="one answer per request")
+    temperature: Zero | None = Field(None, description="decoding is greedy, temperature 0")
+    presence_penalty: Zero | None = Field(None, description="decoding is greedy")
+    frequency_penalty: Zero | None = Field(None, description="decoding is greedy")
+    logit_bias: None = Field(None, description="decoding is greedy")
+    stop: None = Field(None, description="stop sequences aren't supported")
+    logprobs: Literal[False] | None = Field(None, description="per-token log-probabilities aren't supported")
+    top_logprobs: None = Field(None, description="per-token log-probabilities aren't supported")
+    tools: None = Field(None, description="tools aren't supported")
+    tool_choice: None = Field(None, description="tools aren't supported")
+    parallel_tool_calls: None = Field(None, description="tools aren't supported")
+    functions: None = Field(None, description="functions aren't supported")
+    function_call: None = Field(None, description="functions aren't supported")
+    response_format: TextFormat | None = None
+
+
+class Decision(BaseModel):
+    """How many visual tokens were chosen, and why."""
+
+    tokens: int  # per grid
+    why: Literal["predicted", "cached", "forced", "fallback"]
+    probabilities: dict[str, float] | None  # P(right answer) by tokens; null where nothing was predicted
+    price: float  # probability of a right answer per visual token
+    artifact: str
+    decision_ms: float
+
+
+class AnsweredDecision(Decision):
+    """A decision that was carried out."""
+
+    visual_tokens: int  # what the language model really saw
+    mean_logprob: float  # natural log, mean over the answer's tokens
+
+
+class RouteResponse(Decision):
+    """Body of a reply of POST /v1/route."""
+
+    object: Literal["m3.decision"] = "m3.decision"
+    model: str
+
+
+class AnswerMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    index: int = 0
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class PromptTokensDetails(BaseModel):
+    image_tokens: int
+    cached_tokens: int = 0
+
+
+class Usage(BaseModel):
+    prompt_tokens: int  # text and visual
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class ChatCompletion(BaseModel):
+    """Body of a reply of POST /v1/chat/completions."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int  # Unix seconds
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    m3: AnsweredDecision
+
+
+class ModelEntry(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int  # Unix seconds
+    owned_by: str
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """Body of every reply that isn't a success."""
+
+    error: ErrorDetail
+
+
+# Why a field is restricted, by its name: sent with the refusal.
+REASONS = {
+    name: field.description
+    for wire_type in (ChatRequest, Message, ImageUrl, TextFormat)
+    for name, field in wire_type.model_fields.items()
+    if field.description
+}

@@ -1,0 +1,25 @@
+"""Fixtures that more than one test file uses."""
+
+from collections.abc import Iterator
+
+import pytest
+from server import Server, start
+
+from training_data.corpus import CorpusItem, draw_item
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The real service, from ray_app.yaml, with the shipped model and artifact; started once."""
+    running = start(tmp_path_factory.mktemp("serve-m3") / "log.txt")
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.stop()
+
+
+@pytest.fixture(scope="session")
+def drawn_samples() -> list[CorpusItem]:
+    """Pictures that no training saw, each with questions of many families."""
+    return [draw_item("test", 2_000_000, index, questions=40) for index in range(60)]

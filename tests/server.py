@@ -1,0 +1,72 @@
+"""Runs the command serve-m3 as a user would, in a process of its own, for the tests."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving.settings import ROOT
+
+SERVE_M3 = [sys.executable, "-c", "import sys; from serving.launch import main; sys.exit(main())"]
+SERVE_M3 += ["--config", str(ROOT / "ray_app.yaml")]
+START_S, STOP_S = 240, 30
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running serve-m3."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def children(self) -> set[int]:
+        """Ids of all processes that descend from it."""
+        parents = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                except OSError:
+                    pass  # it ended meanwhile
+        found: set[int] = {self.process.pid}
+        while grown := {child for child, parent in parents.items() if parent in found} - found:
+            found |= grown
+        return found - {self.process.pid}
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Tell it to stop; its exit code."""
+        self.process.send_signal(signum)
+        return self.process.wait(STOP_S)
+
+
+def start(log: Path, *options: str) -> Server:
+    """Start serve-m3 on a free port and wait until it says that it is ready."""
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*SERVE_M3, "--port", str(port), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        )
+    server = Server(process, f"http://127.0.0.1:{port}", log)
+    deadline_s = time.monotonic() + START_S
+    while "M3 router ready on" not in log.read_text():
+        if process.poll() is not None or time.monotonic() > deadline_s:
+            process.kill()
+            raise RuntimeError(f"serve-m3 did not become ready:\n{log.read_text()}")
+        time.sleep(0.2)
+    return server

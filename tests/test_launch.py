@@ -1,0 +1,99 @@
+"""The command serve-m3, up to where it would start Ray."""
+
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from server import SERVE_M3
+
+from serving.launch import Address, StartError, check_folders, check_free, environment, last_error, read_config
+from serving.settings import ROOT
+
+CONFIG = ROOT / "ray_app.yaml"
+
+
+def edited(tmp_path: Path, old: str, new: str) -> Path:
+    text = CONFIG.read_text()
+    assert old in text
+    path = tmp_path / "ray_app.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_the_shipped_config_is_read_and_its_port_can_be_overridden():
+    assert read_config(CONFIG).http_options.port == 8000
+    config = read_config(CONFIG, host="127.0.0.2", port=8123)
+    assert (config.http_options.host, config.http_options.port) == ("127.0.0.2", 8123)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("artifact: router", "artefact: router", "artefact: Extra inputs are not permitted"),
+        ("artifact: router/artifacts/m3-tiny", "price: -1", "price: Input should be greater than or equal to 0"),
+        ("port: 8000", "port: many", "http_options.port: Input should be a valid integer"),
+        ("http_options:", "http_options: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_config_is_refused_by_name(tmp_path, old, new, complaint):
+    with pytest.raises(StartError, match="ray_app.yaml") as caught:
+        read_config(edited(tmp_path, old, new))
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(StartError, match="can't read .*nowhere.yaml: No such file"):
+        read_config(tmp_path / "nowhere.yaml")
+
+
+def test_a_folder_that_is_not_there_is_refused_before_ray_starts(tmp_path):
+    config = read_config(edited(tmp_path, "model: serving/m3/weights/m3-tiny", f"model: {tmp_path}/gone"))
+    with pytest.raises(StartError, match=f"model: there is no folder {tmp_path}/gone"):
+        check_folders(config)
+
+
+def test_a_port_in_use_is_one_line_and_exit_code_2():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = subprocess.run([*SERVE_M3, "--port", str(port)], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"serve-m3: can't listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+ADDRESSES = [Address("127.0.0.1", 99999), Address("no such host", 80), Address("192.0.2.9", 80)]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_that_cannot_be_listened_on_is_refused(address):
+    with pytest.raises(StartError, match=f"can't listen on {address.host}:{address.port}: "):
+        check_free(address)
+
+
+def test_ray_gets_a_token_of_its_own_so_that_nothing_is_written_into_the_home_folder():
+    first, second = environment({}), environment({})
+    assert first["RAY_AUTH_MODE"] == "token"
+    assert len(first["RAY_AUTH_TOKEN"]) == 64 and first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "mine"}, {"RAY_AUTH_TOKEN_PATH": "/mine"}]
+)
+def test_what_the_user_chose_for_ray_is_kept(chosen):
+    wanted = environment(chosen)
+    assert not set(chosen) & set(wanted) and "RAY_AUTH_TOKEN" not in wanted
+
+
+def test_the_reason_of_a_failed_start_is_the_last_exception_of_the_report():
+    report = """The deployment failed to start 1 times in a row. See controller logs for details. Error:
+  File "replica.py", line 1928, in initialize
+    raise RuntimeError(traceback.format_exc()) from None
+RuntimeError: Traceback (most recent call last):
+  File "replica.py", line 48, in __init__
+complexity.errors.CheckpointError: weights is no M3 model folder: config.json is missing
+"""
+    assert last_error(report) == "CheckpointError: weights is no M3 model folder: config.json is missing"
+    assert last_error("It took\ntoo long.\n") == "too long."

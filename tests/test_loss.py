@@ -1,0 +1,52 @@
+import torch
+from m3_toys import toy_m3
+from torch.nn import functional as F
+
+from serving.m3.loss import IGNORE, m3_losses, pack, scale_loss
+
+ROWS = [
+    [("What color is the background?", "red"), ("Read the red sign.", "EXIT")],
+    [("How much is MILK?", "3.40")],
+]
+
+
+def alone(m3, features, question: str, answer: str, tokens: int) -> torch.Tensor:
+    """Cross-entropies of one answer's tokens, in a plain causal pass of its own."""
+    ids = m3.prompt.question_ids(question) + m3.prompt.answer_ids(answer)
+    prefix = m3.model.prefix(features, tokens)
+    embeds = torch.cat([prefix, m3.model.embed_text(torch.tensor([ids]))], 1)
+    logits = m3.model.language_model(inputs_embeds=embeds).logits[0]
+    said = len(m3.prompt.answer_ids(answer))
+    return F.cross_entropy(logits[-said - 1 : -1], torch.tensor(ids[-said:]), reduction="none")
+
+
+def test_packed_loss_equals_separate_sequences():
+    """Questions packed behind one picture get the losses that they get alone, at every scale."""
+    m3 = toy_m3()
+    features = torch.randn(2, 576, 32)
+    text = pack(ROWS, m3.prompt)
+    for tokens in m3.ladder:
+        each = [alone(m3, features[i : i + 1], q, a, tokens) for i, row in enumerate(ROWS) for q, a in row]
+        torch.testing.assert_close(scale_loss(m3.model, features, text, tokens), torch.cat(each).mean())
+
+
+def test_training_loss_is_the_mean_of_the_scales_losses():
+    """M3's loss over the ladder is the mean of the five losses taken one by one, and so is its gradient."""
+    m3 = toy_m3()
+    text = pack(ROWS, m3.prompt)
+    features = torch.randn(2, 576, 32, requires_grad=True)
+    together = m3_losses(m3.model, features, text, m3.ladder).mean()
+    (gradient,) = torch.autograd.grad(together, features)
+    each = [scale_loss(m3.model, features, text, tokens) for tokens in m3.ladder]
+    mean = sum(each) / len(each)
+    (expected,) = torch.autograd.grad(mean, features)
+    torch.testing.assert_close(together, mean)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_only_answers_are_learnt():
+    """Labels stand where the next token belongs to an answer or its end, nowhere else."""
+    m3 = toy_m3()
+    text = pack(ROWS, m3.prompt)
+    learnt = (text.labels != IGNORE).sum(1).tolist()
+    assert [sum(len(m3.prompt.answer_ids(answer)) for _, answer in row) for row in ROWS] == learnt

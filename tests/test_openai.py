@@ -1,0 +1,244 @@
+"""Reading a request: what is accepted, and what is refused by name, with which status, code and field."""
+
+import base64
+import io
+import json
+
+import pytest
+from doubles import LADDER, chat_body, data_url, png
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from serving.failures import Refused, failure_of
+from serving.intake import MAX_SIDE, Intake, decode, read_request
+from serving.settings import Settings
+
+SETTINGS = Settings()
+
+
+def read(body: object, settings: Settings = SETTINGS) -> Intake:
+    return read_request(body if isinstance(body, bytes) else json.dumps(body).encode(), LADDER, settings)
+
+
+def refusal(body: object, settings: Settings = SETTINGS) -> Refused:
+    with pytest.raises(Refused) as caught:
+        read(body, settings)
+    return caught.value
+
+
+def with_messages(*messages: object) -> dict[str, object]:
+    return {"model": "m3-auto", "messages": list(messages)}
+
+
+def with_parts(*parts: object) -> dict[str, object]:
+    return with_messages({"role": "user", "content": list(parts)})
+
+
+TEXT = {"type": "text", "text": "What is it?"}
+PICTURE = {"type": "image_url", "image_url": {"url": data_url(png())}}
+
+
+def test_a_question_and_a_picture_are_read():
+    intake = read(chat_body("What colour is it?", png(), "m3-36"))
+    assert (intake.tokens, intake.sample.question, intake.sample.image) == (36, "What colour is it?", png())
+    assert intake.max_new_tokens == SETTINGS.default_answer_tokens
+
+
+def test_the_automatic_model_leaves_the_scale_open():
+    assert read(chat_body(model="m3-auto")).tokens is None
+
+
+def test_text_parts_are_joined_in_order_around_the_picture():
+    intake = read(with_parts({"type": "text", "text": " What colour "}, PICTURE, {"type": "text", "text": "is it?"}))
+    assert intake.sample.question == "What colour is it?"
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"temperature": 0},
+        {"temperature": 0.0},
+        {"temperature": None},
+        {"top_p": 0.5},
+        {"seed": 7},
+        {"user": "someone"},
+        {"n": 1},
+        {"stream": False},
+        {"logprobs": False},
+        {"presence_penalty": 0},
+        {"stop": None},
+        {"tools": None},
+        {"response_format": {"type": "text"}},
+    ],
+)
+def test_a_field_that_changes_nothing_is_accepted(harmless):
+    assert read(chat_body() | harmless) == read(chat_body())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("stream", True),
+        ("stream_options", {"include_usage": True}),
+        ("n", 2),
+        ("temperature", 0.7),
+        ("top_p", 0),
+        ("presence_penalty", 0.5),
+        ("frequency_penalty", -1),
+        ("logit_bias", {"5": 1}),
+        ("stop", ["."]),
+        ("logprobs", True),
+        ("top_logprobs", 3),
+        ("tools", [{"type": "function"}]),
+        ("tool_choice", "auto"),
+        ("functions", []),
+        ("response_format", {"type": "json_object"}),
+        ("max_tokens", 0),
+        ("max_completion_tokens", "many"),
+        ("best_of", 3),
+        ("audio", {}),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(field, value):
+    error = refusal(chat_body() | {field: value})
+    assert error.status == 400
+    assert (error.param or "").split(".")[0] == field
+    assert field in str(error)
+
+
+def test_a_refusal_says_why():
+    assert "streaming isn't supported" in str(refusal(chat_body() | {"stream": True}))
+    assert "greedy" in str(refusal(chat_body() | {"temperature": 1}))
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "m3-100", "m3-", "m3", "", "m3-0576", "M3-auto", "m3-1 ", "x" * 1000])
+def test_an_unknown_model_is_not_found_and_the_models_are_listed(name):
+    error = refusal(chat_body(model=name))
+    assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
+    assert "m3-auto, m3-1, m3-9, m3-36, m3-144, m3-576" in str(error)
+    assert len(str(error)) < 250
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        (with_parts(PICTURE), "empty_question", "messages.0.content"),
+        (with_parts({"type": "text", "text": " \n "}, PICTURE), "empty_question", "messages.0.content"),
+        (with_parts(TEXT), "image_required", "messages.0.content"),
+        (with_parts(TEXT, PICTURE, PICTURE), "too_many_images", "messages.0.content.2"),
+        (chat_body("x" * 1001), "question_too_long", "messages.0.content"),
+        ({"messages": []}, "missing_required_parameter", "model"),
+        ({"model": "m3-auto"}, "missing_required_parameter", "messages"),
+        (with_messages(), "invalid_value", "messages"),
+        (with_messages({"role": "user", "content": "Hi?"}, {"role": "user", "content": "Hi?"}), "invalid_value",
+         "messages"),
+        (with_messages({"role": "user", "content": "Hi?"}), "image_required", "messages.0.content"),
+        (with_messages({"role": "system", "content": "Be brief."}), "invalid_value", "messages.0.role"),
+        (with_parts({"type": "input_audio"}), "invalid_value", "messages.0.content.0"),
+        (with_parts(TEXT, {"type": "image_url", "image_url": {"url": "x", "detail": "high"}}), "invalid_value",
+         "messages.0.content.1.image_url.detail"),
+        (b"{", "invalid_json", None),
+        (b"", "invalid_json", None),
+        (b"\xff\xfe", "invalid_json", None),
+        (b"[]", "invalid_value", None),
+    ],
+)  # fmt: skip
+def test_a_request_that_makes_no_sense_is_refused_at_its_field(body, code, param):
+    error = refusal(body)
+    assert (error.status, error.code, error.param) == (400, code, param)
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("https://example.com/a.png?token=secret", "invalid_image_url"),
+        ("http://127.0.0.1/a.png", "invalid_image_url"),
+        ("file:///etc/passwd", "invalid_image_url"),
+        ("data:image/png,plain", "invalid_image_url"),
+        ("data:;base64,AAAA", "invalid_image_url"),
+        (base64.b64encode(png()).decode(), "invalid_image_url"),
+        ("", "invalid_image_url"),
+        ("data:image/png;base64,AAA", "invalid_base64"),
+        ("data:image/png;base64,secret picture", "invalid_base64"),
+        ("data:image/png;base64,secré", "invalid_base64"),
+    ],
+)
+def test_a_picture_must_be_a_base64_data_url_and_is_never_echoed(url, code):
+    error = refusal(with_parts(TEXT, {"type": "image_url", "image_url": {"url": url}}))
+    assert (error.status, error.code, error.param) == (400, code, "messages.0.content.1.image_url.url")
+    assert "secr" not in str(error)
+
+
+@pytest.mark.parametrize("image", [b"", b"not a picture", png()[:40], b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+def test_bytes_that_are_no_picture_are_refused_when_decoded(image):
+    intake = read(chat_body(image=image))
+    with pytest.raises(Refused) as caught:
+        decode(intake)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_image")
+    assert caught.value.param == "messages.0.content.1.image_url.url"
+
+
+def test_pixels_arrive_as_they_were():
+    pixels = decode(read(chat_body(image=png(5, 3, "#102030"))))
+    assert (pixels.width, pixels.height) == (5, 3)
+    assert pixels.rgb == bytes.fromhex("102030") * 15
+
+
+def test_a_large_picture_is_shrunk_for_the_model_but_not_for_the_router():
+    intake = read(chat_body(image=png(2000, 1000)))
+    pixels = decode(intake)
+    assert (pixels.width, pixels.height) == (MAX_SIDE, MAX_SIDE // 2)
+    assert intake.sample.picture.size == (2000, 1000)
+
+
+def test_a_message_to_the_model_stays_under_the_cap_of_a_grpc_message():
+    assert MAX_SIDE * MAX_SIDE * 3 < 4 * 2**20
+
+
+def test_either_name_of_the_answer_limit_is_honoured():
+    assert read(chat_body() | {"max_tokens": 5}).max_new_tokens == 5
+    assert read(chat_body() | {"max_completion_tokens": 6}).max_new_tokens == 6
+    assert read(chat_body() | {"max_tokens": 7, "max_completion_tokens": 7}).max_new_tokens == 7
+
+
+def test_answer_limits_that_contradict_or_exceed_are_refused():
+    assert refusal(chat_body() | {"max_tokens": 5, "max_completion_tokens": 6}).param == "max_tokens"
+    assert "at most 256" in str(refusal(chat_body() | {"max_tokens": 257}))
+
+
+def test_a_refusal_of_a_body_shows_none_of_it():
+    secret = data_url(png())
+    for body in (
+        {"model": secret},
+        {"model": "m3-auto", "messages": secret},
+        with_parts({"type": secret}),
+        with_parts({"type": "image_url", "image_url": secret}),
+        {"model": "m3-auto", "messages": [{"role": secret, "content": "Hi?"}]},
+        chat_body() | {"stream": secret},
+        {secret: 1},
+    ):
+        error = refusal(body)
+        assert secret[60:] not in failure_of(error).response().body.decode()
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_either_read_or_refused(body):
+    with pytest.raises(Refused):
+        read(body)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda child: st.lists(
+    child, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "url", "image_url", "role", "x"]), child),
+    max_leaves=8))  # fmt: skip
+def test_any_content_is_either_read_or_refused(content):
+    body = {"model": "m3-auto", "messages": [{"role": "user", "content": content}]}
+    with pytest.raises(Refused):
+        read(body)
+
+
+def test_every_format_of_a_picture_is_decoded():
+    for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
+        data = io.BytesIO()
+        Image.new("RGB", (6, 4), "white").save(data, name)
+        assert decode(read(chat_body(image=data.getvalue()))).rgb == b"\xff" * 72

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from m3_toys import toy_m3
+
+from serving.m3 import load
+from serving.m3.loss import m3_losses, pack
+from serving.m3.train import Stage, optimizers, run_stage, schedule
+from training_data.train_m3 import TowerBatches, main
+
+
+def stage(seed: int, steps: int = 6) -> Stage:
+    """A few steps of the real loss on a toy model with made-up features."""
+    m3 = toy_m3(seed)
+    model = m3.model.requires_grad_(True)
+    text = pack([[("Read the red sign.", "EXIT")], [("How much is MILK?", "3.40")]], m3.prompt)
+
+    def loss(features):
+        each = m3_losses(model, model.projector(features), text, (1, 36))
+        return each.mean(), {"loss": each.mean().item()}
+
+    return Stage("toy", steps, model, optimizers([(model.language_model, 1e-2), (model.projector, 1e-2)]), loss)
+
+
+def batches(start: int, steps: int = 6):
+    return (torch.randn(2, 576, 16, generator=torch.Generator().manual_seed(i)) for i in range(start, steps))
+
+
+def test_training_lowers_the_loss(tmp_path):
+    """The loop, its optimizers and the loss work together."""
+    training = stage(0, steps=30)
+    with torch.no_grad():
+        before = training.loss(next(batches(0)))[0].item()
+    run_stage(training, lambda start: batches(start, 30), tmp_path, "cpu")
+    with torch.no_grad():
+        assert training.loss(next(batches(0)))[0].item() < 0.5 * before
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
+    """Stopped after any step and started again, training ends where the uninterrupted run ends."""
+    whole = stage(0)
+    (tmp_path / "whole").mkdir()
+    run_stage(whole, batches, tmp_path / "whole", "cpu")
+
+    class Stopped(Exception):
+        pass
+
+    def first_three(start):
+        for i, batch in enumerate(batches(start), start):
+            if i == 3:
+                raise Stopped
+            yield batch
+
+    (tmp_path / "parts").mkdir()
+    with pytest.raises(Stopped):
+        run_stage(stage(0), first_three, tmp_path / "parts", "cpu", checkpoint_every_s=0.0)
+    resumed = stage(1)  # other weights: all must come from the checkpoint
+    run_stage(resumed, batches, tmp_path / "parts", "cpu")
+    for name, weight in whole.module.state_dict().items():
+        torch.testing.assert_close(resumed.module.state_dict()[name], weight, msg=name)
+
+
+def test_schedule_warms_up_and_comes_down():
+    """The rate rises from near zero, is flat, then falls to a few percent."""
+    rates = [schedule(step, 1000) for step in range(1000)]
+    assert rates[0] < 0.05 and max(rates) == 1.0 and rates[399] == 1.0 and rates[-1] < 0.05
+
+
+def test_batches_follow_from_the_seed():
+    """The same seed and step give the same pictures and labels; another seed gives others."""
+    one, same, other = (TowerBatches(seed, 24, 10)[4] for seed in (0, 0, 1))
+    assert torch.equal(one.pixels, same.pixels) and torch.equal(one.targets, same.targets)
+    assert not torch.equal(one.pixels, other.pixels)
+
+
+@pytest.mark.slow
+def test_train_m3_makes_a_loadable_model(tmp_path, capsys):
+    """The command ends in a folder that loads and holds at most 16 MB."""
+    assert main(["--out", str(tmp_path), "--tower-pictures", "32", "--pictures", "16", "--device", "cpu"]) == 0
+    assert load(tmp_path).ladder == (1, 9, 36, 144, 576)
+    assert (tmp_path / "model.safetensors").stat().st_size <= 16_000_000
+
+
+def test_too_few_pictures_is_a_plain_error(tmp_path, capsys):
+    """A run that couldn't make a single step is refused."""
+    assert main(["--out", str(tmp_path), "--pictures", "3"]) == 2
+    assert "at least 16 pictures" in capsys.readouterr().err

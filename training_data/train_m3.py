@@ -1,0 +1,172 @@
+"""The command `train-m3`: train m3-tiny on the procedural corpus, from nothing to a model folder."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from time import monotonic
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from serving.m3.checkpoint import save_checkpoint
+from serving.m3.config import M3Config, tiny_config
+from serving.m3.dense import DenseHeads
+from serving.m3.images import normalise
+from serving.m3.loss import PackedText, m3_losses, pack
+from serving.m3.model import M3Model
+from serving.m3.prompt import Prompt, train_tokenizer
+from serving.m3.train import Stage, optimizers, run_stage
+from training_data.corpus import draw_item
+from training_data.dense import HEADS, dense_targets
+
+TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
+QUESTIONS = 10  # of a picture, packed into one sequence
+TOWER_PEAK, PEAK = 3e-3, 2e-3  # learning rates
+SPELLING_FIRST, SPELLING = 0.1, 0.5  # weight of a letter: at 1 their noise kept shapes from being learnt at first
+DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes on learning to read
+FINEST_EVERY = 4  # one step in so many trains the finest scale, which costs as much as all others together
+
+
+@dataclass(frozen=True)
+class TowerBatch:
+    pixels: Tensor  # (B, side, side, 3) uint8
+    targets: Tensor  # (B, N, H) int16
+    spelling: float
+
+
+@dataclass(frozen=True)
+class TuningBatch:
+    pixels: Tensor  # (B, side, side, 3) uint8
+    text: PackedText
+    scales: tuple[int, ...]
+    targets: Tensor  # (B, N, H) int16
+
+
+class TowerBatches(Dataset[TowerBatch]):
+    """Batch `i` of the tower's stage; follows from the seed and `i` alone."""
+
+    def __init__(self, seed: int, grid: int, steps: int):
+        self.seed, self.grid, self.steps = seed, grid, steps
+
+    def __getitem__(self, step: int) -> TowerBatch:
+        indices = range(step * TOWER_BATCH, (step + 1) * TOWER_BATCH)
+        pictures = [draw_item("train", self.seed, index, questions=0).picture for index in indices]
+        targets = np.stack([dense_targets(picture, self.grid) for picture in pictures])
+        spelling = SPELLING_FIRST if step < 0.4 * self.steps else SPELLING
+        return TowerBatch(_pixels([picture.image for picture in pictures]), torch.from_numpy(targets), spelling)
+
+
+class TuningBatches(Dataset[TuningBatch]):
+    """Batch `i` of the tuning stage; its pictures come after those of the tower's stage."""
+
+    def __init__(self, seed: int, first: int, prompt: Prompt, config: M3Config):
+        self.seed, self.first, self.prompt = seed, first, prompt
+        self.ladder, self.grid = config.ladder, config.grid
+
+    def __getitem__(self, step: int) -> TuningBatch:
+        start = self.first + step * TUNING_BATCH
+        items = [draw_item("train", self.seed, start + i, QUESTIONS) for i in range(TUNING_BATCH)]
+        rng = Random(f"tuning-{self.seed}-{step}")
+        rows = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
+        text = pack(rows, self.prompt)
+        targets = torch.from_numpy(np.stack([dense_targets(item.picture, self.grid) for item in items]))
+        return TuningBatch(_pixels([item.picture.image for item in items]), text, _scales(self.ladder, step), targets)
+
+
+def _scales(ladder: tuple[int, ...], step: int) -> tuple[int, ...]:
+    """Scales of a step: two of the coarser ones in turn, and the finest every `FINEST_EVERY` steps."""
+    *coarse, finest = ladder
+    half = len(coarse) // 2
+    turn = (coarse[step % half], coarse[half + step // half % (len(coarse) - half)])
+    return (*turn, finest) if step % FINEST_EVERY == 0 else turn
+
+
+def _casual(text: str, rng: Random) -> str:
+    """Now and then a question without its capital or its mark, as people type."""
+    if rng.random() < 0.1:
+        text = text[0].lower() + text[1:]
+    return text[:-1] if rng.random() < 0.1 else text
+
+
+def _pixels(images: list) -> Tensor:
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+
+
+def _loader(batches: Dataset, start: int, steps: int, workers: int) -> Iterable:
+    return DataLoader(batches, batch_size=None, sampler=range(start, steps), num_workers=workers, prefetch_factor=4)
+
+
+def _encode_input(pixels: Tensor, device: str) -> Tensor:
+    return normalise(pixels.to(device)).contiguous(memory_format=torch.channels_last)
+
+
+def train(out: Path, tower_pictures: int, pictures: int, seed: int, device: str, workers: int) -> M3Model:
+    """Run both stages, resuming what `out`/checkpoints holds, and write the model folder `out`."""
+    torch.manual_seed(seed)
+    wordings = [
+        text
+        for index in range(3000)
+        for question in draw_item("train", seed, index, QUESTIONS).questions
+        for text in (question.text, question.answer)
+    ]
+    tokenizer = train_tokenizer(wordings)
+    prompt = Prompt(tokenizer)
+    config = tiny_config(len(tokenizer))
+    model = M3Model(config).to(device)
+    checkpoints = out / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+
+    heads = DenseHeads(config.tower_widths[1], HEADS).to(device)
+    both = nn.ModuleDict({"tower": model.tower, "heads": heads})
+
+    def dense_loss(batch: TowerBatch) -> tuple[Tensor, dict[str, float]]:
+        cells = model.tower(_encode_input(batch.pixels, device))
+        return heads.loss(cells, batch.targets.to(device), batch.spelling)
+
+    steps = tower_pictures // TOWER_BATCH
+    tower_batches = TowerBatches(seed, config.grid, steps)
+    stage = Stage("tower", steps, both, optimizers([(model.tower, TOWER_PEAK), (heads, TOWER_PEAK)]), dense_loss)
+    run_stage(stage, lambda start: _loader(tower_batches, start, steps, workers), checkpoints, device)
+
+    def tuning_loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
+        cells = model.tower(_encode_input(batch.pixels, device))
+        dense, _ = heads.loss(cells, batch.targets.to(device), SPELLING)
+        losses = m3_losses(model, model.projector(cells), batch.text.to(device), batch.scales)
+        figures = {str(tokens): loss.item() for tokens, loss in zip(batch.scales, losses, strict=True)}
+        return losses.mean() + DENSE_SHARE * dense, {**figures, "dense": dense.item()}
+
+    more = pictures // TUNING_BATCH
+    tuning_batches = TuningBatches(seed, tower_pictures, prompt, config)
+    all_three = nn.ModuleDict({"model": model, "heads": heads})
+    parts = [(model.language_model, PEAK), (model.projector, PEAK), (model.tower, PEAK / 4), (heads, PEAK / 4)]
+    stage = Stage("tuning", more, all_three, optimizers(parts), tuning_loss)
+    run_stage(stage, lambda start: _loader(tuning_batches, start, more, workers), checkpoints, device)
+    save_checkpoint(out, model, tokenizer, torch.float16)
+    return model
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `train-m3`."""
+    parser = argparse.ArgumentParser("train-m3", description="Train m3-tiny; resumes a run that was stopped.")
+    parser.add_argument("--out", type=Path, required=True, help="model folder; checkpoints go into a folder in it")
+    parser.add_argument("--tower-pictures", type=int, default=70_000, help="pictures of the tower's stage (70000)")
+    parser.add_argument("--pictures", type=int, default=60_000, help="pictures of the tuning stage (60000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the corpus (0)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures (1)")
+    args = parser.parse_args(argv)
+    if min(args.tower_pictures, args.pictures) < max(TOWER_BATCH, TUNING_BATCH) or args.workers < 1:
+        print(f"train-m3: needs at least {TUNING_BATCH} pictures in each stage and one worker", file=sys.stderr)
+        return 2
+    torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which cost a CPU three times the step
+    start = monotonic()
+    train(args.out, args.tower_pictures, args.pictures, args.seed, args.device, args.workers)
+    size = (args.out / "model.safetensors").stat().st_size
+    print(json.dumps({"out": str(args.out), "bytes": size, "seconds": round(monotonic() - start)}))
+    return 0
