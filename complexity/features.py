@@ -23,7 +23,7 @@ _BY_COLOUR = [
 ]
 
 
-def joint_features(image_features: np.ndarray, questions: Sequence[str]) -> np.ndarray:
+def joint_features(image_features: np.ndarray, questions: Sequence[str] | np.ndarray) -> np.ndarray:
     """One row per sample, with the columns `FEATURE_NAMES`.
 
     "What is on the red sign?" is about the red part of the picture: the asked_* columns are the share, size and number
@@ -46,7 +46,7 @@ def joint_features(image_features: np.ndarray, questions: Sequence[str]) -> np.n
     return np.hstack([image_features, asked, _of_questions(questions)])
 
 
-def _of_questions(questions: Sequence[str]) -> np.ndarray:
+def _of_questions(questions: Sequence[str] | np.ndarray) -> np.ndarray:
     """(B, Q); a question that many samples share is looked at once."""
     unique = {question: question_features(question) for question in set(questions)}
     return np.stack([unique[question] for question in questions])

@@ -4,6 +4,7 @@ On disk: one .parquet file, or a directory of *.parquet shards that agree in the
 scale. In memory: numpy arrays with one entry per sample, B samples by S scales.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -211,6 +212,12 @@ def done_samples(path: Path) -> set[str]:
     counts = seen.group_by("sample_id").aggregate([("tokens", "count_distinct")])
     complete = np.asarray(counts["tokens_count_distinct"]) == rungs
     return set(np.asarray(counts["sample_id"].to_numpy(zero_copy_only=False))[complete])
+
+
+def table_sha256(path: Path) -> str:
+    """Hex SHA-256 over the contents of a table's files, in order of their names."""
+    shards = (hashlib.sha256(shard.read_bytes()).digest() for shard in _shards(Path(path)))
+    return hashlib.sha256(b"".join(shards)).hexdigest()
 
 
 def _shards(path: Path) -> list[Path]:

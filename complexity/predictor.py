@@ -13,6 +13,7 @@ from complexity.errors import ArtifactError
 from complexity.features import FEATURE_NAMES, FEATURE_VERSION, joint_features
 
 PREDICTOR_FILE = "predictor.json"
+Texts = Sequence[str] | np.ndarray
 MOST_CERTAIN = 1e-4  # no probability lies nearer to 0 or 1
 
 
@@ -42,9 +43,9 @@ class ComplexityPredictor:
     def fit(
         cls,
         image_features: np.ndarray,
-        questions: Sequence[str],
+        questions: Texts,
         score: np.ndarray,
-        pictures: Sequence[str],
+        pictures: Texts,
         ladder: Sequence[int],
         options: FitOptions | None = None,
     ) -> "ComplexityPredictor":
@@ -63,20 +64,18 @@ class ComplexityPredictor:
         boosters = tuple(_boost(columns, score[:, scale], held_out, options) for scale in range(len(ladder)))
         return cls(tuple(ladder), boosters, np.tile([1.0, 0.0], (len(ladder), 1)))
 
-    def calibrated(
-        self, image_features: np.ndarray, questions: Sequence[str], score: np.ndarray
-    ) -> "ComplexityPredictor":
+    def calibrated(self, image_features: np.ndarray, questions: Texts, score: np.ndarray) -> "ComplexityPredictor":
         """The same predictor with its probabilities fitted to pictures it hasn't seen (Platt scaling, 1999)."""
         odds = self._log_odds(image_features, questions)
         fitted = [_platt(odds[:, scale], score[:, scale]) for scale in range(len(self.ladder))]
         return replace(self, calibration=np.array(fitted))
 
-    def predict_proba(self, image_features: np.ndarray, questions: Sequence[str]) -> np.ndarray:
+    def predict_proba(self, image_features: np.ndarray, questions: Texts) -> np.ndarray:
         """(B, F) features and B questions -> (B, S) P(right answer) at each rung of the ladder."""
         odds = self._log_odds(image_features, questions) * self.calibration[:, 0] + self.calibration[:, 1]
         return np.clip(1 / (1 + np.exp(-odds)), MOST_CERTAIN, 1 - MOST_CERTAIN)
 
-    def _log_odds(self, image_features: np.ndarray, questions: Sequence[str]) -> np.ndarray:
+    def _log_odds(self, image_features: np.ndarray, questions: Texts) -> np.ndarray:
         columns = joint_features(image_features, questions)
         return np.stack([b.predict(columns, raw_score=True, num_threads=1) for b in self.boosters], axis=1)
 
@@ -124,7 +123,7 @@ def _booster_file(tokens: int) -> str:
     return f"scale-{tokens}.txt"
 
 
-def _held_out(pictures: Sequence[str], options: FitOptions) -> np.ndarray:
+def _held_out(pictures: Texts, options: FitOptions) -> np.ndarray:
     names, codes = np.unique(np.asarray(pictures, dtype=str), return_inverse=True)
     chosen = np.random.default_rng(options.seed).random(len(names)) < options.held_out
     return chosen[codes]

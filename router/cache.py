@@ -25,7 +25,6 @@ from complexity.errors import InvalidInput
 VALUE_VERSION = 1  # a value is this byte, the number of scales S as another, and S little-endian float32 in [0, 1]
 TTL_JITTER = 0.1  # entries written together don't all expire together
 BREAK_AFTER = 3  # failures in a row until Redis is left alone
-BREAK_S = 5.0
 MOST_WRITES = 256  # in flight; more are dropped
 
 log = logging.getLogger(__name__)
@@ -70,6 +69,7 @@ class DecisionCache:
         ttl_s: how long an entry lives in Redis, give or take 10%.
         entries: most entries of the in-process layer; the least recently used go first.
         timeout_ms: the most that one call waits for Redis, connecting included.
+        rest_s: how long Redis is left alone after `BREAK_AFTER` failures in a row.
 
     Raises:
         InvalidInput: `redis_url` is not a Redis URL.
@@ -81,11 +81,13 @@ class DecisionCache:
         ttl_s: float = 24 * 3600,
         entries: int = 10_000,
         timeout_ms: float = 50,
+        rest_s: float = 5.0,
     ):
         self.stats = CacheStats()
         self._ttl_s = ttl_s
         self._entries = entries
         self._timeout_s = timeout_ms / 1000
+        self._rest_s = rest_s
         self._local: OrderedDict[str, np.ndarray] = OrderedDict()
         self._redis = None if redis_url is None else _connect(redis_url, self._timeout_s)
         self._writes: set[asyncio.Task[None]] = set()
@@ -140,7 +142,7 @@ class DecisionCache:
             if time.monotonic() < self._rest_until_s:
                 self._count(skipped=1)
                 return None
-            self._rest_until_s = time.monotonic() + BREAK_S  # this call probes; the others go on without Redis
+            self._rest_until_s = time.monotonic() + self._rest_s  # this call probes; the others go on without Redis
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._redis.execute_command(*command)
@@ -154,7 +156,7 @@ class DecisionCache:
         self._count(errors=1)
         self._failures += 1
         if self._failures == BREAK_AFTER:
-            self._rest_until_s = time.monotonic() + BREAK_S
+            self._rest_until_s = time.monotonic() + self._rest_s
         cause = type(error).__name__
         if cause not in self._told:
             self._told.add(cause)

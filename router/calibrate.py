@@ -1,13 +1,16 @@
 """Held-out samples -> the knob: accuracy and mean tokens at every price, and the price to ship."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from complexity.labels import LabelTable
 from router.policy import choose_rung, worth
 
 PRICES: tuple[float, ...] = (0.0, *np.geomspace(1e-6, 1.0, 181).tolist())  # probability per visual token
+
+Believe = Callable[[LabelTable], np.ndarray]  # rows -> (B, S) P(right)
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,21 @@ def pick_price(curve: Sequence[CurvePoint], finest_accuracy: float, max_loss: fl
     if good:
         return min(good, key=lambda point: (point.tokens, point.price))
     return max(curve, key=lambda point: (point.accuracy, -point.tokens))
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """A way to choose scales: what it believes of samples, and the price it pays by."""
+
+    name: str
+    believe: Believe
+    price: float
+    curve: tuple[CurvePoint, ...]  # on the rows that set the price
+
+
+def tuned(name: str, believe: Believe, held_out: LabelTable, max_loss: float) -> Chooser:
+    """Set a chooser's price on held-out rows by the rule of `pick_price`."""
+    score = held_out.score.astype(float)
+    curve = price_curve(believe(held_out), score, held_out.ladder)
+    price = pick_price(curve, float(score[:, -1].mean()), max_loss).price
+    return Chooser(name, believe, price, curve)

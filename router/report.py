@@ -1,4 +1,4 @@
-"""The verdict on a router: the table, the figure and the card."""
+"""The verdict on a router: its figures as text, as JSON and as a picture."""
 
 import io
 import math
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from complexity.labels import LabelTable
+from router.calibrate import Chooser
 from router.evaluate import (
     Lead,
     Measured,
@@ -25,15 +26,6 @@ from router.evaluate import (
 
 
 @dataclass(frozen=True)
-class Belief:
-    """A policy by what it believes and what it pays: P(right) at each scale, (B, S), and its price."""
-
-    name: str
-    probabilities: np.ndarray
-    price: float
-
-
-@dataclass(frozen=True)
 class Report:
     """What policies are worth on one set of samples."""
 
@@ -42,25 +34,32 @@ class Report:
     policies: tuple[Measured, ...]
     equal_tokens: tuple[Lead, ...]  # of the first belief over the second
     curves: dict[str, list[tuple[float, float]]]  # name -> (mean tokens, accuracy) at all prices
-    calibration_error: float  # of the first belief
+    calibration_error: float  # of the first chooser's probabilities
 
 
-def judge(rows: LabelTable, beliefs: Sequence[Belief], seed: int) -> Report:
-    """Measure beliefs, the first against the second, beside the fixed scales, their random mix and the oracles."""
+def judge(rows: LabelTable, choosers: Sequence[Chooser], seed: int) -> Report:
+    """Measure choosers, the first against the second, beside the fixed scales, their random mix and the oracles."""
     ladder, score, pictures = rows.ladder, rows.score.astype(float), rows.image_sha256
+    beliefs = [chooser.believe(rows) for chooser in choosers]
+    chosen = [
+        priced(chooser.name, belief, score, ladder, chooser.price)
+        for chooser, belief in zip(choosers, beliefs, strict=True)
+    ]
+    paths = {
+        chooser.name: price_path(chooser.name, belief, score, ladder)
+        for chooser, belief in zip(choosers, beliefs, strict=True)
+    }
     fixed = fixed_scales(score, ladder)
-    chosen = [priced(b.name, b.probabilities, score, ladder, b.price) for b in beliefs]
     mixing = mixed_to("random-mixing", hull(fixed), chosen[0].mean_tokens)
-    paths = {b.name: price_path(b.name, b.probabilities, score, ladder) for b in beliefs}
-    ours, theirs = (paths[belief.name] for belief in beliefs[:2])
     policies = [*fixed, *([mixing] if mixing else []), *reversed(chosen), *oracles(score, ladder)]
+    ours, theirs = list(paths.values())[:2]
     return Report(
         pairs=len(rows),
         pictures=len(np.unique(pictures)),
         policies=tuple(measure(policies, pictures, seed)),
         equal_tokens=tuple(leads(ours, theirs, _targets(ladder, chosen[0].mean_tokens), pictures, seed)),
         curves={name: [(o.mean_tokens, o.accuracy) for o in path] for name, path in paths.items()},
-        calibration_error=calibration_error(beliefs[0].probabilities, score),
+        calibration_error=calibration_error(beliefs[0], score),
     )
 
 

@@ -56,8 +56,7 @@ def split_table(table: LabelTable) -> Splits:
 def _by_picture(image_sha256: np.ndarray) -> np.ndarray:
     """(B,) names of splits; digests are hashed once more, so that any text does as a picture's name."""
     place = {
-        picture: int.from_bytes(hashlib.sha256(picture.encode()).digest()[:8]) / 2**64
-        for picture in set(image_sha256)
+        picture: int.from_bytes(hashlib.sha256(picture.encode()).digest()[:8]) / 2**64 for picture in set(image_sha256)
     }
     at = np.array([place[picture] for picture in image_sha256])
     return np.array(NAMES, dtype=object)[np.searchsorted(np.cumsum(SHARES), at, side="right")]

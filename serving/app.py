@@ -3,12 +3,36 @@
 No `from __future__ import annotations` in this file: Ray reads the builder's annotation, and would hand it a dict.
 """
 
+from typing import Any
+
+from ray import serve
 from ray.serve import Application
 
 from serving.replica import Ingress, M3Replica
 from serving.settings import Settings
 
+COMMON: dict[str, Any] = {
+    "ray_actor_options": {"num_cpus": 0},  # a machine with one core holds everything; `threads` bounds the model
+    "max_constructor_retry_count": 1,  # a folder that doesn't load won't load the second time
+    "graceful_shutdown_wait_loop_s": 0.1,
+    "graceful_shutdown_timeout_s": 5,
+}
+
 
 def build(settings: Settings) -> Application:
-    """An ingress that routes in process, and the model behind it."""
-    return Ingress.bind(settings, M3Replica.bind(settings))
+    """An ingress that routes in process, and the model behind it; ray_app.yaml may override the options."""
+    model = serve.deployment(
+        name="M3",
+        max_ongoing_requests=64,  # several batches, so that the next one is there when one ends
+        max_queued_requests=128,  # counts requests on their way to a free replica too: a low number refuses bursts
+        **COMMON,
+    )
+    ingress = serve.deployment(
+        name="Ingress",
+        # Above what the model accepts, 64 + 128, so that it is the model's limit that refuses, in OpenAI's shape.
+        max_ongoing_requests=256,
+        max_queued_requests=256,
+        backpressure_config={"status_code": 429, "retry_after_s": 1},
+        **COMMON,
+    )
+    return ingress(Ingress).bind(settings, model(M3Replica).bind(settings))

@@ -1,16 +1,16 @@
-"""Ray Serve's two deployments, as thin shells: the model's replica, and the ingress that routes in process."""
+"""What Ray Serve runs, as thin shells: the model's replica, and the ingress that routes in process."""
 
 import asyncio
 import logging
 import os
-from typing import TypeVar
+from typing import Any
 
 import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from ray.serve.handle import DeploymentHandle
 
 from complexity.errors import InvalidInput
 from router.artifact import load_artifact
@@ -22,19 +22,8 @@ from serving.model import Answer, Ask, ModelInfo, ModelOverloaded, ModelTimeout,
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
-@serve.deployment(
-    name="M3",
-    # num_cpus 0: a machine with one core can hold every deployment; the model's threads are set by `threads`.
-    ray_actor_options={"num_cpus": 0, "num_gpus": 0},
-    max_ongoing_requests=64,  # more than a batch, so that the next batch is there when one ends
-    max_queued_requests=128,  # counts requests on their way to a free replica too: a smaller one refuses bursts
-    max_constructor_retry_count=1,  # a model folder that doesn't load won't load the second time
-    graceful_shutdown_wait_loop_s=0.1,
-    graceful_shutdown_timeout_s=5,
-)
 class M3Replica:
     """Holds the model; answers asks in batches, in one worker thread."""
 
@@ -66,32 +55,23 @@ class RayModel:
         self._timeout_s = timeout_s
 
     async def info(self) -> ModelInfo:
-        return await _translated(self._info.remote())
+        known: ModelInfo = await _translated(self._info.remote())
+        return known
 
     async def answer(self, ask: Ask) -> Answer:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await _translated(self._answer.remote(ask))
+                answer: Answer = await _translated(self._answer.remote(ask))
+                return answer
         except TimeoutError:
             raise ModelTimeout(f"no answer within {self._timeout_s:g} s") from None
 
 
-@serve.deployment(
-    name="Ingress",
-    ray_actor_options={"num_cpus": 0},
-    # Above what the M3 deployment accepts (64 + 128), so that it is the model's limit that refuses, as JSON.
-    max_ongoing_requests=256,
-    max_queued_requests=256,
-    backpressure_config={"status_code": 429, "retry_after_s": 1},
-    max_constructor_retry_count=1,
-    graceful_shutdown_wait_loop_s=0.1,
-    graceful_shutdown_timeout_s=5,
-)
 @serve.ingress()
 class Ingress:
     """Speaks HTTP, decodes the picture and decides its granularity in process; one hop to the model."""
 
-    async def __init__(self, settings: Settings, handle: DeploymentHandle):
+    async def __init__(self, settings: Settings, handle: DeploymentHandle):  # type: ignore[misc]  # Ray awaits it
         model = RayModel(handle, settings.answer_timeout_s)
         info = await model.info()
         artifact = load_artifact(settings.artifact, model=info.model_id, ladder=info.ladder)
@@ -102,7 +82,7 @@ class Ingress:
         return create_app(self._service)
 
 
-async def _translated(reply: DeploymentResponse[T]) -> T:
+async def _translated(reply: Any) -> Any:
     """Await a handle's reply, turning Ray's failures into the service's own."""
     try:
         return await reply

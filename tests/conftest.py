@@ -1,8 +1,10 @@
 """Fixtures that more than one test file uses."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from redis_process import RedisProcess, start_redis
 from server import Server, start
 
 from training_data.corpus import CorpusItem, draw_item
@@ -17,6 +19,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     finally:
         if running.process.poll() is None:
             running.stop()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisProcess]:
+    """A real redis-server of the test's own, free to be killed or frozen."""
+    running = start_redis(tmp_path)
+    yield running
+    running.kill()
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,10 @@ import lightgbm as lgb
 import numpy as np
 from sklearn.model_selection import GroupKFold
 
-from router.policy import choose_rung, worth
+from router.evaluate import mixed_to, price_path
+from router.lookup import Lookup
 
-PRICES = np.concatenate([[0.0], np.geomspace(1e-6, 0.5, 120)])
 BUDGETS = np.arange(9, 61)  # mean tokens at which policies are compared
-SMOOTHING = 5.0  # rows of the overall mean that each family's mean is drawn towards
 FOLDS = 5
 
 
@@ -45,9 +44,10 @@ def informed_bound(
     codes = np.unique(family, return_inverse=True)[1]
     lookup, informed = np.empty(score.shape), np.empty(score.shape)
     for train, test in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(score, groups=group):
-        table = _family_means(score[train], codes[train], codes.max() + 1)
-        lookup[test] = table[codes[test]]
-        informed[test] = _informed(score[train], table, codes, latents, train, test, seed)
+        table = Lookup.fit(codes[train], score[train])
+        known = np.clip(table.predict_proba(codes), 0.005, 0.995)  # (B, S)
+        lookup[test] = known[test]
+        informed[test] = _informed(score[train], known, codes, latents, train, test, seed)
     by_lookup = accuracy_at(lookup, score, ladder)
     by_informed = accuracy_at(informed, score, ladder)
     gain = by_informed - by_lookup
@@ -68,40 +68,14 @@ def accuracy_at(probabilities: np.ndarray, score: np.ndarray, ladder: Sequence[i
         probabilities: (B, S) what the choice is made from.
         score: (B, S) what the choice earns.
     """
-    worths = worth(probabilities, ladder)
-    tokens, earned = np.asarray(ladder, float), []
-    for price in PRICES:
-        rung = choose_rung(worths, price)
-        earned.append((tokens[rung].mean(), np.take_along_axis(score, rung[:, None], 1).mean()))
-    cost, accuracy = _hull(sorted(earned))
-    return np.interp(BUDGETS, cost, accuracy)
-
-
-def _hull(points: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Upper concave hull of (tokens, accuracy) points, flat after its peak."""
-    hull: list[tuple[float, float]] = []
-    for x, y in points:
-        if hull and y <= hull[-1][1]:
-            continue
-        while len(hull) > 1 and (y - hull[-2][1]) * (hull[-1][0] - hull[-2][0]) >= (hull[-1][1] - hull[-2][1]) * (
-            x - hull[-2][0]
-        ):
-            hull.pop()
-        hull.append((x, y))
-    return np.array([x for x, _ in hull]), np.array([y for _, y in hull])
-
-
-def _family_means(score: np.ndarray, codes: np.ndarray, families: int) -> np.ndarray:
-    """(families, S) mean scores, those of rare families drawn towards the overall mean."""
-    sums = np.zeros((families, score.shape[1]))
-    np.add.at(sums, codes, score)
-    counts = np.bincount(codes, minlength=families)[:, None]
-    return np.clip((sums + SMOOTHING * score.mean(0)) / (counts + SMOOTHING), 0.005, 0.995)
+    path = price_path("", probabilities, score, ladder)
+    mixed = [mixed_to("", path, float(tokens)) for tokens in BUDGETS]
+    return np.array([path[0].accuracy if outcome is None else outcome.accuracy for outcome in mixed])
 
 
 def _informed(
     score: np.ndarray,
-    table: np.ndarray,
+    known: np.ndarray,
     codes: np.ndarray,
     latents: np.ndarray,
     train: np.ndarray,
@@ -112,17 +86,23 @@ def _informed(
     scales = score.shape[1]
 
     def rows(which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        start = np.log(table[codes[which]] / (1 - table[codes[which]])).ravel()
+        start = np.log(known[which] / (1 - known[which])).ravel()
         wide = np.column_stack([codes[which], latents[which]]).repeat(scales, 0)
         return np.column_stack([wide, np.tile(np.arange(scales), len(which))]), start
 
     data, start = rows(train)
-    settings = dict(
-        objective="cross_entropy", learning_rate=0.05, num_leaves=15, min_data_in_leaf=40, feature_fraction=0.8,
-        lambda_l2=5.0, seed=seed, num_threads=2, verbose=-1,
-    )  # fmt: skip
-    trained = lgb.train(
-        settings, lgb.Dataset(data, score.ravel(), init_score=start, categorical_feature=[0]), num_boost_round=150
-    )
+    settings = {
+        "objective": "cross_entropy",
+        "learning_rate": 0.05,
+        "num_leaves": 15,
+        "min_data_in_leaf": 40,
+        "feature_fraction": 0.8,
+        "lambda_l2": 5.0,
+        "seed": seed,
+        "num_threads": 2,
+        "verbose": -1,
+    }
+    taught = lgb.Dataset(data, score.ravel(), init_score=start, categorical_feature=[0])
+    trained = lgb.train(settings, taught, num_boost_round=150)
     data, start = rows(test)
     return (1 / (1 + np.exp(-(trained.predict(data, raw_score=True) + start)))).reshape(-1, scales)
