@@ -9,6 +9,7 @@ README.md (the card) and accuracy.png stand beside them for people; they decide 
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 from complexity.errors import ArtifactError
 from complexity.features import FEATURE_VERSION
-from complexity.predictor import ComplexityPredictor
+from complexity.predictor import PREDICTOR_FILE, ComplexityPredictor
 from router.calibrate import CurvePoint
 
 ARTIFACT_SCHEMA = "1"
@@ -90,6 +91,7 @@ def load_artifact(folder: Path, *, model: str | None = None, ladder: Sequence[in
     folder = Path(folder)
     manifest_bytes = _read(folder / MANIFEST_FILE)
     manifest = _parse(folder / MANIFEST_FILE, manifest_bytes)
+    _vouched(folder, manifest)
     for name, promised in manifest.items():
         if hashlib.sha256(_read(folder / name)).hexdigest() != promised:
             raise ArtifactError(f"{folder / name}: its SHA-256 is not the {promised} that the manifest promises")
@@ -100,6 +102,9 @@ def load_artifact(folder: Path, *, model: str | None = None, ladder: Sequence[in
         _agree(folder, "model", told.get("model"), model, "asked for was")
     if ladder is not None:
         _agree(folder, "ladder", told.get("ladder"), list(ladder), "the model has")
+    price = told.get("price")
+    if not isinstance(price, float | int) or not 0 <= price < math.inf:
+        raise ArtifactError(f"{folder}: price of the artifact is {price!r}; it must be a number of at least 0")
     predictor = ComplexityPredictor.load(folder)
     _agree(folder, "ladder", told.get("ladder"), list(predictor.ladder), "its predictor has")
     card = folder / CARD_FILE
@@ -116,6 +121,13 @@ def check_target(folder: Path) -> None:
     """Raises ArtifactError when a folder to be written holds something else than an artifact."""
     if folder.exists() and not (folder.is_dir() and ((folder / MANIFEST_FILE).exists() or not any(folder.iterdir()))):
         raise ArtifactError(f"{folder} exists and is not a router artifact; it is left as it is")
+
+
+def _vouched(folder: Path, manifest: dict[str, Any]) -> None:
+    """Every file that loading reads must be in the manifest."""
+    needed = {ARTIFACT_FILE, PREDICTOR_FILE, *(path.name for path in folder.glob("scale-*.txt"))}
+    if left_out := needed - set(manifest):
+        raise ArtifactError(f"{folder / MANIFEST_FILE} says nothing of {', '.join(sorted(left_out))}")
 
 
 def _agree(folder: Path, what: str, found: object, wanted: object, whose: str) -> None:

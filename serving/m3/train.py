@@ -70,10 +70,10 @@ def run_stage(
         device: "cpu" or "cuda"; both train in bfloat16 autocast.
     """
     checkpoint = folder / f"{stage.name}.pt"
+    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in stage.optimizers]
     step = _resume(stage, checkpoint, device)
     if step >= stage.steps:
         return
-    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in stage.optimizers]
     stage.module.train()
     saved = monotonic()
     figures: dict[str, float] = {}
@@ -92,19 +92,16 @@ def run_stage(
             for optimizer in stage.optimizers:
                 optimizer.step()
             for name, value in each.items():
-                figures[name] = 0.98 * figures.get(name, value) + 0.02 * value
+                figures[name] = 0.95 * figures.get(name, value) + 0.05 * value
             step += 1
             bar.update()
             bar.set_postfix_str(" ".join(f"{name} {value:.2f}" for name, value in figures.items()), refresh=False)
             if monotonic() - saved > checkpoint_every_s or step == stage.steps:
-                _save(stage, checkpoint, step, peaks)
+                _save(stage, checkpoint, step)
                 saved = monotonic()
 
 
-def _save(stage: Stage, checkpoint: Path, step: int, peaks: list[list[float]]) -> None:
-    for optimizer, peak in zip(stage.optimizers, peaks, strict=True):
-        for group, rate in zip(optimizer.param_groups, peak, strict=True):
-            group["lr"] = rate  # a checkpoint keeps the peak, so that resuming schedules from it
+def _save(stage: Stage, checkpoint: Path, step: int) -> None:
     state = {
         "step": step,
         "module": stage.module.state_dict(),

@@ -1,0 +1,125 @@
+"""The predictor: learns a known world, is calibrated, and survives being written and read to the last bit."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from label_world import BLOBS, LADDER, TASKS, chance, write_world
+
+from complexity.errors import ArtifactError
+from complexity.labels import LabelTable, read_labels
+from complexity.predictor import PREDICTOR_FILE, ComplexityPredictor, FitOptions
+from router.evaluate import calibration_error
+
+FAST = FitOptions(rounds=60, learning_rate=0.1, threads=1)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> LabelTable:
+    return read_labels(write_world(tmp_path_factory.mktemp("labels"), pictures=700))
+
+
+def fit(rows: LabelTable, options: FitOptions = FAST) -> ComplexityPredictor:
+    return ComplexityPredictor.fit(
+        rows.image_features, rows.question, rows.score, rows.image_sha256, rows.ladder, options
+    )
+
+
+@pytest.fixture(scope="module")
+def predictor(table: LabelTable) -> ComplexityPredictor:
+    held_out = table.select(table.split == "calibration")
+    fitted = fit(table.select(table.split == "train"))
+    return fitted.calibrated(held_out.image_features, held_out.question, held_out.score)
+
+
+def truth(rows: LabelTable) -> np.ndarray:
+    """(B, S) true P(right)."""
+    return np.stack(
+        [chance(*TASKS[task][1:], blobs) for task, blobs in zip(rows.task, rows.image_features[:, BLOBS], strict=True)]
+    )
+
+
+def test_it_learns_what_picture_and_question_tell(table: LabelTable, predictor: ComplexityPredictor):
+    """On unseen pictures its error to the true probabilities is less than half of the per-task means'."""
+    test = table.select(table.split == "test")
+    known = truth(test)
+    task_means = np.stack([known[test.task == task].mean(axis=0) for task in test.task])
+    predicted = predictor.predict_proba(test.image_features, test.question)
+    assert np.square(predicted - known).mean() < 0.5 * np.square(task_means - known).mean()
+
+
+def test_probabilities_are_probabilities_and_calibrated(table: LabelTable, predictor: ComplexityPredictor):
+    """All lie strictly between 0 and 1, and what is predicted happens about as often as said."""
+    test = table.select(table.split == "test")
+    predicted = predictor.predict_proba(test.image_features, test.question)
+    assert predicted.shape == (len(test), len(LADDER)) and 0 < predicted.min() and predicted.max() < 1
+    assert calibration_error(predicted, test.score) < 0.06
+
+
+def test_calibration_mends_an_overconfident_predictor(table: LabelTable, predictor: ComplexityPredictor):
+    """A predictor four times too sure of itself is brought back by pictures it hasn't seen."""
+    sure = replace(predictor, calibration=predictor.calibration * 4 + 0.5)
+    held_out, test = table.select(table.split == "calibration"), table.select(table.split == "test")
+    mended = sure.calibrated(held_out.image_features, held_out.question, held_out.score)
+    before, after = (
+        calibration_error(p.predict_proba(test.image_features, test.question), test.score) for p in (sure, mended)
+    )
+    assert after < 0.7 * before and (mended.calibration[:, 0] > 0).all()
+
+
+def test_fitting_is_deterministic(table: LabelTable):
+    """The same rows and options give the same predictor; another seed another one."""
+    rows = table.select(table.split == "train").select(np.arange(300))
+    options = FitOptions(rounds=10, threads=1)
+    one, two = fit(rows, options), fit(rows, options)
+    other = fit(rows, FitOptions(rounds=10, threads=1, seed=1))
+    predicted = [p.predict_proba(rows.image_features, rows.question) for p in (one, two, other)]
+    assert np.array_equal(predicted[0], predicted[1]) and not np.array_equal(predicted[0], predicted[2])
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path, table: LabelTable, predictor: ComplexityPredictor):
+    """A loaded predictor predicts the same to the last bit, one sample or many, from text files alone."""
+    predictor.save(tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".txt"}
+    loaded = ComplexityPredictor.load(tmp_path)
+    rows = table.select(np.arange(50))
+    expected = predictor.predict_proba(rows.image_features, rows.question)
+    assert np.array_equal(loaded.predict_proba(rows.image_features, rows.question), expected)
+    alone = [loaded.predict_proba(rows.image_features[i : i + 1], rows.question[i : i + 1])[0] for i in range(50)]
+    assert np.array_equal(np.stack(alone), expected)
+
+
+def test_another_feature_version_is_refused(tmp_path: Path, predictor: ComplexityPredictor):
+    """A predictor for other features names its version and this code's."""
+    predictor.save(tmp_path)
+    said = json.loads((tmp_path / PREDICTOR_FILE).read_text())
+    (tmp_path / PREDICTOR_FILE).write_text(json.dumps({**said, "feature_version": "image-0+question-0"}))
+    with pytest.raises(ArtifactError, match=r"image-0\+question-0; this code computes .* image-"):
+        ComplexityPredictor.load(tmp_path)
+
+
+@pytest.mark.parametrize("broken", [PREDICTOR_FILE, "scale-9.txt"])
+def test_missing_and_broken_files_are_refused(tmp_path: Path, predictor: ComplexityPredictor, broken: str):
+    """A file that is cut short or gone is an ArtifactError, not a crash."""
+    predictor.save(tmp_path)
+    (tmp_path / broken).write_text((tmp_path / broken).read_text()[:20])
+    with pytest.raises(ArtifactError, match="can't be read"):
+        ComplexityPredictor.load(tmp_path)
+    (tmp_path / broken).unlink()
+    with pytest.raises(ArtifactError, match="can't be read"):
+        ComplexityPredictor.load(tmp_path)
+
+
+def test_a_scale_that_never_varies_is_predicted_as_such(table: LabelTable):
+    """A model that is always right at some scale, and soft scores at another, need no special care."""
+    rows = table.select(np.arange(400))
+    score = rows.score.copy()
+    score[:, -1], score[:, 0] = 1.0, 0.4
+    options = FitOptions(rounds=10, threads=1)
+    fitted = ComplexityPredictor.fit(
+        rows.image_features, rows.question, score, rows.image_sha256, rows.ladder, options
+    ).calibrated(rows.image_features, rows.question, score)
+    predicted = fitted.predict_proba(rows.image_features, rows.question)
+    assert predicted[:, -1].min() > 0.95 and np.abs(predicted[:, 0] - 0.4).max() < 0.05
