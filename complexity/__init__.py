@@ -1,0 +1,1 @@
+"""How much detail does a sample need? Features of picture and question, the label table, the predictor."""

@@ -1,0 +1,1 @@
+"""Which granularity does a sample get? Policy, price, artifact, decision cache, and their training."""

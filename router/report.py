@@ -115,22 +115,21 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def draw(report: Report, title: str) -> bytes:
-    """Accuracy over mean tokens (logarithmic) as a PNG."""
+    """Accuracy over mean tokens (logarithmic) as a PNG: lines over all prices, dots at the prices chosen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 4.8), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    by_name = {row.name: row for row in report.policies}
     for name, points in report.curves.items():
-        tokens, accuracy = zip(*points, strict=True)
-        axes.plot(tokens, accuracy, label=name, linewidth=2.2 if name == "router" else 1.3)
-    groups: dict[str, list[Measured]] = {}
-    for row in report.policies:
-        groups.setdefault(row.name.split("-")[0], []).append(row)
-    for group, rows in groups.items():
-        dash = "--" if group == "fixed" else ""
-        axes.plot([row.tokens for row in rows], [row.accuracy for row in rows], "o" + dash, label=group, markersize=5)
+        (line,) = axes.plot(*zip(*points, strict=True), label=name, linewidth=2.2 if name == "router" else 1.3)
+        axes.plot(by_name[name].tokens, by_name[name].accuracy, "o", color=line.get_color(), markersize=7)
+    fixed = [row for row in report.policies if row.name.startswith("fixed-")]
+    axes.plot([row.tokens for row in fixed], [row.accuracy for row in fixed], "s--k", label="fixed", markersize=4)
+    for name, mark in (("oracle-unsolved-coarsest", "*"), ("oracle-unsolved-finest", "P")):
+        axes.plot(by_name[name].tokens, by_name[name].accuracy, mark, color="tab:red", label=name, markersize=9)
     axes.set(xscale="log", xlabel="mean visual tokens", ylabel="accuracy", title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -80,7 +80,7 @@ def train_router(
 
 def check_features(path: Path, table: LabelTable) -> None:
     """Raises LabelTableError when the table's picture features aren't those that this code computes."""
-    version = table.meta.feature_version.split("+")[0]  # the questions' features are computed afresh
+    version = table.meta.feature_version  # of the pictures' features; the questions' are computed afresh
     if (version, table.image_features.shape[1]) != (IMAGE_FEATURE_VERSION, len(IMAGE_FEATURE_NAMES)):
         raise LabelTableError(
             f"{path}: {table.image_features.shape[1]} picture features of version {version}; "

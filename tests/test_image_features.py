@@ -47,7 +47,7 @@ def test_names_and_numbers_go_together():
     assert len(set(IMAGE_FEATURE_NAMES)) == len(IMAGE_FEATURE_NAMES)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32 - 1), st.sampled_from(["noise", "flat", "steps"]))
 def test_any_picture_gives_finite_numbers(width: int, height: int, seed: int, kind: str):
     """Noise, one colour or coarse blocks of any size and form are described by finite numbers."""

@@ -10,8 +10,7 @@ import torch
 from m3_toys import toy_m3
 
 from complexity.errors import LabelTableError
-from complexity.features import FEATURE_VERSION
-from complexity.image_features import image_features
+from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
 from complexity.labels import LabelMeta, read_labels, write_shard
 from complexity.picture import decode_picture
 from serving.m3 import GenerateRequest, load
@@ -33,7 +32,7 @@ def test_the_table_holds_what_the_model_says(model, tmp_path):
     table = read_labels(tmp_path / "labels")
     items = list(draw_items("test", 5, 12, 3))
     assert {sample_id(item, k) for item in items for k in range(len(item.questions))} == set(table.sample_id)
-    assert table.meta == LabelMeta(m3.ladder, FEATURE_VERSION, m3.model_id, "drawn-1")
+    assert table.meta == LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, "drawn-1")
     row = list(table.sample_id).index(sample_id(items[1], 0))
     assert table.question[row] == items[1].questions[0].text and table.task[row] == items[1].questions[0].family
     np.testing.assert_array_equal(table.image_features[row], image_features(decode_picture(items[1].png)))

@@ -28,6 +28,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 class World:
     """What pictures may be made of; `SHIFTED` holds what training never sees."""
 
+    most_things: int = MAX_THINGS
     words: tuple[str, ...] = WORDS
     fonts: tuple[str, ...] = FONTS
     layouts: tuple[str, ...] = ("shapes", "signs", "list", "bars", "receipt")
@@ -175,7 +176,7 @@ def _draw_shape(canvas: _Canvas, shape: str, x: float, y: float, r: float, fill:
 
 def _shapes(canvas: _Canvas) -> Picture:
     rng = canvas.rng
-    count = _how_many(rng, MAX_THINGS)
+    count = _how_many(rng, canvas.world.most_things)
     side = max(1, math.ceil(math.sqrt(count * rng.uniform(1.0, 1.6))))
     fits = min(45.0, SIDE_PX / side / 2 - 1)
     most = math.exp(rng.uniform(math.log(min(12, fits)), math.log(fits)))  # the picture's own scale
@@ -195,7 +196,7 @@ def _shapes(canvas: _Canvas) -> Picture:
 
 def _signs(canvas: _Canvas) -> Picture:
     rng = canvas.rng
-    count = _how_many(rng, MAX_THINGS)
+    count = _how_many(rng, canvas.world.most_things)
     columns = max(1, round(math.sqrt(count * rng.uniform(0.35, 0.7))))
     rows = math.ceil(count / columns)
     taken: set[str] = set()
@@ -218,7 +219,7 @@ def _signs(canvas: _Canvas) -> Picture:
 def _lines(canvas: _Canvas, columns: int) -> Picture:
     """Texts below one another; `value` of each is the text of the line below."""
     rng = canvas.rng
-    count = _how_many(rng, 20 if columns == 1 else 30)
+    count = _how_many(rng, min(20 if columns == 1 else 30, canvas.world.most_things))
     taken: set[str] = set()
     texts = [_some_text(rng, canvas.world, taken) for _ in range(count)]
     rows = math.ceil(count / columns)
@@ -236,7 +237,7 @@ def _lines(canvas: _Canvas, columns: int) -> Picture:
 
 def _bars(canvas: _Canvas) -> Picture:
     rng = canvas.rng
-    count = max(2, _how_many(rng, MAX_THINGS))
+    count = max(2, _how_many(rng, canvas.world.most_things))
     letters = rng.sample(LETTERS, min(count, len(LETTERS)))
     labels = letters + rng.sample("0123456789", count - len(letters))
     valued = count <= 12
@@ -266,7 +267,7 @@ def _bars(canvas: _Canvas) -> Picture:
 
 def _receipt(canvas: _Canvas) -> Picture:
     rng = canvas.rng
-    count = _how_many(rng, 18)
+    count = _how_many(rng, min(18, canvas.world.most_things))
     names = rng.sample(canvas.world.words, count)
     cents = [rng.randint(10, rng.choice((999, 9900)) // count + 50) for _ in range(count)]
     total = sum(cents)

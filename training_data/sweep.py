@@ -15,8 +15,7 @@ import torch
 from tqdm import tqdm
 
 from complexity.errors import LabelTableError, M3Error
-from complexity.features import FEATURE_VERSION
-from complexity.image_features import image_features
+from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
 from complexity.labels import LabelMeta, LabelRow, done_samples, read_meta, write_shard
 from complexity.sample import Sample
 from serving.m3 import M3, M3_TINY, load
@@ -83,7 +82,7 @@ def sweep(m3: M3, split: Split, seed: int, pairs: int, questions: int, out: Path
     Raises:
         LabelTableError: `out` holds a table of another model, ladder or feature version.
     """
-    meta = LabelMeta(m3.ladder, FEATURE_VERSION, m3.model_id, SWEEP_VERSION)
+    meta = LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, SWEEP_VERSION)
     found = read_meta(out)
     if found not in (None, meta):
         raise LabelTableError(f"{out} holds {found}; this sweep would add {meta}")

@@ -25,11 +25,13 @@ from serving.m3.prompt import Prompt, train_tokenizer
 from serving.m3.train import Stage, optimizers, run_stage
 from training_data.corpus import draw_item
 from training_data.dense import HEADS, dense_targets
+from training_data.picture import MAX_THINGS
 
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
 QUESTIONS = 10  # of a picture, packed into one sequence
 TOWER_PEAK, PEAK = 3e-3, 3e-3  # learning rates
 SPELLING_FIRST, SPELLING = 0.1, 0.5  # weight of a letter: at 1 their noise kept shapes from being learnt at first
+FEW_THINGS, FEW_SHARE = 4, 0.45  # tuning begins with pictures of at most so many things, for this share of its steps
 DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes on learning to read
 
 
@@ -65,13 +67,14 @@ class TowerBatches(Dataset[TowerBatch]):
 class TuningBatches(Dataset[TuningBatch]):
     """Batch `i` of the tuning stage; its pictures come after those of the tower's stage."""
 
-    def __init__(self, seed: int, first: int, prompt: Prompt, config: M3Config, all_scales: bool):
-        self.seed, self.first, self.prompt, self.all_scales = seed, first, prompt, all_scales
+    def __init__(self, seed: int, first: int, steps: int, prompt: Prompt, config: M3Config, all_scales: bool):
+        self.seed, self.first, self.steps, self.prompt, self.all_scales = seed, first, steps, prompt, all_scales
         self.ladder, self.grid = config.ladder, config.grid
 
     def __getitem__(self, step: int) -> TuningBatch:
         start = self.first + step * TUNING_BATCH
-        items = [draw_item("train", self.seed, start + i, QUESTIONS) for i in range(TUNING_BATCH)]
+        most = FEW_THINGS if step < FEW_SHARE * self.steps else MAX_THINGS
+        items = [draw_item("train", self.seed, start + i, QUESTIONS, most) for i in range(TUNING_BATCH)]
         rng = Random(f"tuning-{self.seed}-{step}")
         rows = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
         text = pack(rows, self.prompt)
@@ -142,7 +145,7 @@ def train(
         return losses.mean() + DENSE_SHARE * dense, {**figures, "dense": dense.item()}
 
     more = pictures // TUNING_BATCH
-    tuning_batches = TuningBatches(seed, tower_pictures, prompt, config, all_scales)
+    tuning_batches = TuningBatches(seed, tower_pictures, more, prompt, config, all_scales)
     all_three = nn.ModuleDict({"model": model, "heads": heads})
     parts = [(model.language_model, PEAK), (model.projector, PEAK), (model.tower, PEAK / 4), (heads, PEAK / 4)]
     stage = Stage("tuning", more, all_three, optimizers(parts), tuning_loss)
