@@ -29,7 +29,7 @@ from serving.settings import Settings
 if TYPE_CHECKING:
     from ray.serve.schema import ServeDeploySchema
 
-START_TIMEOUT_S = 180
+START_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 6
 POLL_S = 0.2
 LOGS = "/tmp/ray/session_latest/logs/serve"

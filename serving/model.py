@@ -38,6 +38,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """The caller's mistake, found by the model: crosses processes as a value, since Ray reports a raise as a crash."""
+
+    message: str
+    param: str | None
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """Which model answers, and at which granularities."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -18,7 +18,7 @@ from router.cache import DecisionCache
 from router.route import Router
 from serving.api import Service, create_app
 from serving.batcher import Batcher, BatchLimits
-from serving.model import Answer, Ask, ModelInfo, ModelOverloaded, ModelTimeout, ModelUnavailable
+from serving.model import Answer, Ask, ModelInfo, ModelOverloaded, ModelTimeout, ModelUnavailable, Refusal
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,11 @@ class M3Replica:
     async def info(self) -> ModelInfo:
         return self._engine.info
 
-    async def answer(self, ask: Ask) -> Answer:
-        return await self._batcher.submit(ask)
+    async def answer(self, ask: Ask) -> Answer | Refusal:
+        try:
+            return await self._batcher.submit(ask)
+        except InvalidInput as error:
+            return Refusal(str(error), error.param)
 
 
 class RayModel:
@@ -61,10 +64,12 @@ class RayModel:
     async def answer(self, ask: Ask) -> Answer:
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer: Answer = await _translated(self._answer.remote(ask))
-                return answer
+                reply: Answer | Refusal = await _translated(self._answer.remote(ask))
         except TimeoutError:
             raise ModelTimeout(f"no answer within {self._timeout_s:g} s") from None
+        if isinstance(reply, Refusal):
+            raise InvalidInput(reply.message, reply.param)
+        return reply
 
 
 @serve.ingress()
@@ -88,12 +93,9 @@ async def _translated(reply: Any) -> Any:
         return await reply
     except BackPressureError:
         raise ModelOverloaded("too many requests wait for the model; try again") from None
-    except RayTaskError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, InvalidInput):
-            raise InvalidInput(str(cause), cause.param) from None
+    except RayTaskError:  # the replica is there, and its code broke
         raise
-    except (RayActorError, RayServeException) as error:
+    except (RayError, RayServeException) as error:
         logger.warning("the model can't be reached: %s", type(error).__name__)
         raise ModelUnavailable("the model is restarting or gone; try again") from None
 

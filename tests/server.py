@@ -13,7 +13,7 @@ from serving.settings import ROOT
 
 SERVE_M3 = [sys.executable, "-c", "import sys; from serving.launch import main; sys.exit(main())"]
 SERVE_M3 += ["--config", str(ROOT / "ray_app.yaml")]
-START_S, STOP_S = 240, 30
+START_S, STOP_S = 600, 60
 
 
 def free_port() -> int:

@@ -30,7 +30,8 @@ from training_data.picture import MAX_THINGS
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
 QUESTIONS = 10  # of a picture, packed into one sequence
 TOWER_PEAK, PEAK = 3e-3, 3e-3  # learning rates
-SPELLING_FIRST, SPELLING = 0.1, 0.5  # weight of a letter: at 1 their noise kept shapes from being learnt at first
+SPELLING_FIRST, SPELLING = 0.1, 1.0  # weight of a letter: at 1 their noise kept shapes from being learnt at first
+SPELLING_FROM = 0.2  # share of the tower's steps after which letters count in full
 FEW_THINGS, FEW_SHARE = 4, 0.45  # tuning begins with pictures of at most so many things, for this share of its steps
 DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes on learning to read
 
@@ -60,7 +61,7 @@ class TowerBatches(Dataset[TowerBatch]):
         indices = range(step * TOWER_BATCH, (step + 1) * TOWER_BATCH)
         pictures = [draw_item("train", self.seed, index, questions=0).picture for index in indices]
         targets = np.stack([dense_targets(picture, self.grid) for picture in pictures])
-        spelling = SPELLING_FIRST if step < 0.4 * self.steps else SPELLING
+        spelling = SPELLING_FIRST if step < SPELLING_FROM * self.steps else SPELLING
         return TowerBatch(_pixels([picture.image for picture in pictures]), torch.from_numpy(targets), spelling)
 
 

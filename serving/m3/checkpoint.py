@@ -23,6 +23,7 @@ def save_checkpoint(folder: Path, model: M3Model, tokenizer: PreTrainedTokenizer
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}
     partial = folder / "model.safetensors.partial"
     save_file(weights, partial)
+    partial.chmod(0o644)  # safetensors makes it readable to its owner alone
     partial.replace(folder / "model.safetensors")
     config = {"model_type": MODEL_TYPE, **asdict(model.config)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
