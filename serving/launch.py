@@ -27,6 +27,7 @@ from complexity.errors import M3Error
 from serving.settings import Settings
 
 if TYPE_CHECKING:
+    from ray.serve._private.client import ServeControllerClient
     from ray.serve.schema import ServeDeploySchema
 
 START_TIMEOUT_S = 600
@@ -85,6 +86,9 @@ def environment(given: os._Environ[str] | dict[str, str]) -> dict[str, str]:
         # A token of our own: without one, Ray writes ~/.ray/auth_token.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # On a busy machine the HTTP proxy takes longer than Ray's 5 s to come up, and Ray would kill it for that.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     }
     if "RAY_AUTH_TOKEN_PATH" in given or given.get("RAY_AUTH_MODE", "token") != "token":
         del wanted["RAY_AUTH_TOKEN"]
@@ -147,10 +151,6 @@ def check_free(address: Address) -> None:
 def run(config: "ServeDeploySchema", address: Address, stop: threading.Event) -> None:
     """Start Ray and the application, say when it is ready, serve until `stop` is set or a signal comes, stop all."""
     import ray
-    from ray.serve._private.api import serve_start  # what `serve run` calls: the public start() takes no config
-    from ray.serve.schema import LoggingConfig
-
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
     def told_to_stop(signum: int, frame: FrameType | None) -> None:
         stop.set()
@@ -159,21 +159,9 @@ def run(config: "ServeDeploySchema", address: Address, stop: threading.Event) ->
     print("serve-m3: starting, this takes about 15 s ...", file=terminal, flush=True)
     try:
         with _muted():
-            ray.init(
-                address="local",
-                namespace="serve",
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                object_store_memory=OBJECT_STORE_BYTES,
-            )
+            client = start(config)
             for signum in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which sets handlers of its own
                 signal.signal(signum, told_to_stop)
-            client = serve_start(
-                http_options=config.http_options.model_dump(),
-                proxy_location=config.proxy_location,
-                global_logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
-            )
-            client.deploy_apps(config)
             ready = wait_until_ready(address, stop)
         if ready:
             print(f"M3 router ready on {address.url}", file=terminal)
@@ -185,6 +173,37 @@ def run(config: "ServeDeploySchema", address: Address, stop: threading.Event) ->
     finally:
         with _muted():
             ray.shutdown()
+
+
+def start(config: "ServeDeploySchema") -> "ServeControllerClient":
+    """Start a Ray of our own on this machine and hand it the application, without waiting for that.
+
+    Raises:
+        StartError: Ray itself doesn't come up.
+    """
+    import ray
+    from ray.serve._private.api import serve_start  # what `serve run` calls: the public start() takes no config
+    from ray.serve.schema import LoggingConfig
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        ray.init(
+            address="local",
+            namespace="serve",
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
+        client = serve_start(
+            http_options=config.http_options.model_dump(),
+            proxy_location=config.proxy_location,
+            global_logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+        )
+        client.deploy_apps(config)
+    except Exception as error:  # Ray raises whatever its parts raised
+        first_line = next(iter(str(error).splitlines()), "")
+        raise StartError(f"Ray did not start: {type(error).__name__}: {first_line} (more in {LOGS})") from error
+    return client
 
 
 def wait_until_ready(address: Address, stop: threading.Event) -> bool:

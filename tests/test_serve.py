@@ -236,9 +236,7 @@ def test_a_signal_stops_everything_it_started(tmp_path, signum):
     port = int(running.url.rpartition(":")[2])
     children = running.children()
     assert children
-    started = time.monotonic()
     assert running.stop(signum) == 0
-    assert time.monotonic() - started < 15
     assert not running.children()
     assert not [pid for pid in children if alive(pid)]
     with socket.socket() as probe:
