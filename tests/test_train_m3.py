@@ -74,10 +74,13 @@ def test_batches_follow_from_the_seed():
 
 @pytest.mark.slow
 def test_train_m3_makes_a_loadable_model(tmp_path, capsys):
-    """The command ends in a folder that loads and holds at most 16 MB."""
+    """The command ends in a folder that loads and holds at most 16 MB; its tower serves another run."""
     assert main(["--out", str(tmp_path), "--tower-pictures", "32", "--pictures", "16", "--device", "cpu"]) == 0
     assert load(tmp_path).ladder == (1, 9, 36, 144, 576)
     assert (tmp_path / "model.safetensors").stat().st_size <= 16_000_000
+    tower = ["--tower", str(tmp_path / "tower.safetensors")]
+    assert main(["--out", str(tmp_path / "again"), *tower, "--pictures", "16", "--device", "cpu"]) == 0
+    assert not (tmp_path / "again" / "checkpoints" / "tower.pt").exists()
 
 
 def test_too_few_pictures_is_a_plain_error(tmp_path, capsys):

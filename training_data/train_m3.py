@@ -11,6 +11,7 @@ from time import monotonic
 
 import numpy as np
 import torch
+from safetensors.torch import load_model, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
@@ -115,9 +116,19 @@ def _encode_input(pixels: Tensor, device: str) -> Tensor:
 
 
 def train(
-    out: Path, tower_pictures: int, pictures: int, seed: int, device: str, workers: int, all_scales: bool
+    out: Path,
+    tower_pictures: int,
+    pictures: int,
+    seed: int,
+    device: str,
+    workers: int,
+    all_scales: bool,
+    tower: Path | None = None,
 ) -> M3Model:
-    """Run both stages, resuming what `out`/checkpoints holds, and write the model folder `out`."""
+    """Run both stages, resuming what `out`/checkpoints holds, and write the model folder `out`.
+
+    With `tower`, weights of a tower and its heads (safetensors), the first stage is left out.
+    """
     torch.manual_seed(seed)
     tokenizer = _tokenizer(out / "tokenizer", seed)
     prompt = Prompt(tokenizer)
@@ -135,8 +146,13 @@ def train(
 
     steps = tower_pictures // TOWER_BATCH
     tower_batches = TowerBatches(seed, config.grid, steps)
-    stage = Stage("tower", steps, both, optimizers([(model.tower, TOWER_PEAK), (heads, TOWER_PEAK)]), dense_loss)
-    run_stage(stage, lambda start: _loader(tower_batches, start, steps, workers), checkpoints, device)
+    if tower is None:
+        stage = Stage("tower", steps, both, optimizers([(model.tower, TOWER_PEAK), (heads, TOWER_PEAK)]), dense_loss)
+        run_stage(stage, lambda start: _loader(tower_batches, start, steps, workers), checkpoints, device)
+        half = {name: weight.to(torch.float16).contiguous() for name, weight in both.state_dict().items()}
+        save_file(half, out / "tower.safetensors")
+    else:
+        load_model(both, tower)
 
     def tuning_loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
         cells = model.tower(_encode_input(batch.pixels, device))
@@ -170,6 +186,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("train-m3", description="Train m3-tiny; resumes a run that was stopped.")
     parser.add_argument("--out", type=Path, required=True, help="model folder; checkpoints go into a folder in it")
     parser.add_argument("--tower-pictures", type=int, default=70_000, help="pictures of the tower's stage (70000)")
+    parser.add_argument(
+        "--tower", type=Path, help="start from the tower.safetensors of another run instead of training one"
+    )
     parser.add_argument("--pictures", type=int, default=60_000, help="pictures of the tuning stage (60000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the corpus (0)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
@@ -180,12 +199,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures (1)")
     args = parser.parse_args(argv)
+    if args.tower is not None and not args.tower.is_file():
+        print(f"train-m3: there is no file {args.tower}", file=sys.stderr)
+        return 2
     if min(args.tower_pictures, args.pictures) < max(TOWER_BATCH, TUNING_BATCH) or args.workers < 1:
         print(f"train-m3: needs at least {TUNING_BATCH} pictures in each stage and one worker", file=sys.stderr)
         return 2
     torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which cost a CPU three times the step
     start = monotonic()
-    train(args.out, args.tower_pictures, args.pictures, args.seed, args.device, args.workers, args.all_scales)
+    train(
+        args.out, args.tower_pictures, args.pictures, args.seed, args.device, args.workers, args.all_scales, args.tower
+    )
     size = (args.out / "model.safetensors").stat().st_size
     print(json.dumps({"out": str(args.out), "bytes": size, "seconds": round(monotonic() - start)}))
     return 0
