@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,8 +17,9 @@ import openai
 import pytest
 from doubles import data_url, png
 from openai.types.chat import ChatCompletion
-from server import Server, start
+from server import SERVE_M3, Server, free_port, start
 
+from serving.settings import ROOT
 from training_data.corpus import CorpusItem
 from training_data.scoring import exact_match
 
@@ -242,6 +245,24 @@ def test_a_signal_stops_everything_it_started(tmp_path, signum):
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections may linger
         probe.bind(("127.0.0.1", port))
     assert "Traceback" not in running.log.read_text()
+
+
+@pytest.mark.slow
+def test_an_artifact_that_was_tampered_with_stops_the_start_with_one_line(tmp_path):
+    artifact = tmp_path / "artifact"
+    shutil.copytree(ROOT / "router/artifacts/m3-tiny", artifact)
+    (artifact / "artifact.json").write_text((artifact / "artifact.json").read_text() + " ")
+    config = tmp_path / "ray_app.yaml"
+    text = (ROOT / "ray_app.yaml").read_text()
+    text = text.replace("serving/m3/weights", str(ROOT / "serving/m3/weights"))
+    config.write_text(text.replace("router/artifacts/m3-tiny", str(artifact)))
+    ended = subprocess.run(
+        [*SERVE_M3, "--config", str(config), "--port", str(free_port())], capture_output=True, text=True, timeout=600
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    starting, error = ended.stderr.splitlines()
+    assert starting.startswith("serve-m3: starting")
+    assert error.startswith(f"serve-m3: ArtifactError: {artifact}/artifact.json: its SHA-256")
 
 
 def alive(pid: int) -> bool:
