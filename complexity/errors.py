@@ -29,6 +29,10 @@ class OffLadder(InvalidInput):
     def __init__(self, tokens: object, ladder: Sequence[int], param: str | None = None):
         rungs = ", ".join(map(str, ladder))
         super().__init__(f"{tokens!r} visual tokens are not on the ladder; choose one of {rungs}", param)
+        self._given = (tokens, tuple(ladder), param)
+
+    def __reduce__(self) -> tuple[type["OffLadder"], tuple[object, tuple[int, ...], str | None]]:
+        return OffLadder, self._given  # an error crosses processes by its arguments
 
 
 class LabelTableError(M3Error):

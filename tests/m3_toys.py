@@ -5,6 +5,7 @@ import torch
 from serving.m3.config import M3Config
 from serving.m3.m3 import M3
 from serving.m3.model import M3Model
+from serving.m3.packing import PackedText, pack
 from serving.m3.prompt import Prompt, train_tokenizer
 
 
@@ -39,3 +40,8 @@ def toy_m3(seed: int = 0) -> M3:
     for weight in model.language_model.parameters():  # far enough from zero that answers differ
         weight.mul_(4.0)
     return M3(model, prompt, "toy@0")
+
+
+def packed(prompt: Prompt, rows: list[list[tuple[str, str]]]) -> PackedText:
+    """Each picture's questions and answers in one row."""
+    return pack([[(prompt.question_ids(asked), prompt.answer_ids(answer)) for asked, answer in row] for row in rows])

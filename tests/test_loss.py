@@ -1,8 +1,9 @@
 import torch
-from m3_toys import toy_m3
+from m3_toys import packed, toy_m3
 from torch.nn import functional as F
 
-from serving.m3.loss import IGNORE, m3_losses, pack, scale_loss
+from serving.m3.loss import m3_losses, scale_loss
+from serving.m3.packing import IGNORE
 
 ROWS = [
     [("What color is the background?", "red"), ("Read the red sign.", "EXIT")],
@@ -21,19 +22,21 @@ def alone(m3, features, question: str, answer: str, tokens: int) -> torch.Tensor
 
 
 def test_packed_loss_equals_separate_sequences():
-    """Questions packed behind one picture get the losses that they get alone, at every scale."""
+    """Questions packed behind one picture get the losses and gradients that they get alone, at every scale."""
     m3 = toy_m3()
-    features = torch.randn(2, 576, 32)
-    text = pack(ROWS, m3.prompt)
+    features = torch.randn(2, 576, 32, requires_grad=True)
+    text = packed(m3.prompt, ROWS)
     for tokens in m3.ladder:
         each = [alone(m3, features[i : i + 1], q, a, tokens) for i, row in enumerate(ROWS) for q, a in row]
-        torch.testing.assert_close(scale_loss(m3.model, features, text, tokens), torch.cat(each).mean())
+        expected, together = torch.cat(each).mean(), scale_loss(m3.model, features, text, tokens)
+        torch.testing.assert_close(together, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(loss, features)[0] for loss in (together, expected)))
 
 
 def test_training_loss_is_the_mean_of_the_scales_losses():
     """M3's loss over the ladder is the mean of the five losses taken one by one, and so is its gradient."""
     m3 = toy_m3()
-    text = pack(ROWS, m3.prompt)
+    text = packed(m3.prompt, ROWS)
     features = torch.randn(2, 576, 32, requires_grad=True)
     together = m3_losses(m3.model, features, text, m3.ladder).mean()
     (gradient,) = torch.autograd.grad(together, features)
@@ -47,6 +50,6 @@ def test_training_loss_is_the_mean_of_the_scales_losses():
 def test_only_answers_are_learnt():
     """Labels stand where the next token belongs to an answer or its end, nowhere else."""
     m3 = toy_m3()
-    text = pack(ROWS, m3.prompt)
+    text = packed(m3.prompt, ROWS)
     learnt = (text.labels != IGNORE).sum(1).tolist()
     assert [sum(len(m3.prompt.answer_ids(answer)) for _, answer in row) for row in ROWS] == learnt

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from doubles import LADDER, chat_body, data_url, png
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -222,14 +222,12 @@ def test_a_refusal_of_a_body_shows_none_of_it():
         assert secret[60:] not in failure_of(error).response().body.decode()
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_either_read_or_refused(body):
     with pytest.raises(Refused):
         read(body)
 
 
-@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda child: st.lists(
     child, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "url", "image_url", "role", "x"]), child),
     max_leaves=8))  # fmt: skip

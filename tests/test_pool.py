@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -38,6 +40,12 @@ def test_a_number_off_the_ladder_is_refused_with_the_ladder(tokens):
     """Nothing is rounded silently: the error lists what can be asked for."""
     with pytest.raises(OffLadder, match="1, 9, 36, 144, 576"):
         pool(torch.zeros(1, 576, 1), tokens)
+
+
+def test_the_refusal_crosses_processes():
+    """A worker's error reaches its caller whole."""
+    error = pickle.loads(pickle.dumps(OffLadder(100, LADDER, "tokens")))
+    assert str(error) == str(OffLadder(100, LADDER, "tokens")) and error.param == "tokens"
 
 
 def test_scales_are_nested():

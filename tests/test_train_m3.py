@@ -1,9 +1,9 @@
 import pytest
 import torch
-from m3_toys import toy_m3
+from m3_toys import packed, toy_m3
 
 from serving.m3 import load
-from serving.m3.loss import m3_losses, pack
+from serving.m3.loss import m3_losses
 from serving.m3.train import Stage, optimizers, run_stage, schedule
 from training_data.train_m3 import TowerBatches, main
 
@@ -12,7 +12,7 @@ def stage(seed: int, steps: int = 6) -> Stage:
     """A few steps of the real loss on a toy model with made-up features."""
     m3 = toy_m3(seed)
     model = m3.model.requires_grad_(True)
-    text = pack([[("Read the red sign.", "EXIT")], [("How much is MILK?", "3.40")]], m3.prompt)
+    text = packed(m3.prompt, [[("Read the red sign.", "EXIT")], [("How much is MILK?", "3.40")]])
 
     def loss(features):
         each = m3_losses(model, model.projector(features), text, (1, 36))

@@ -116,8 +116,8 @@ class _Canvas:
 
 
 def _how_many(rng: Random, most: int) -> int:
-    """1 to `most`: half of the pictures uniform in the logarithm, half uniform, so that crowded ones are common."""
-    return min(most, int(math.exp(rng.uniform(0, math.log(most + 1))))) if rng.random() < 0.5 else rng.randint(1, most)
+    """1 to `most`: most pictures uniform in the logarithm, the others uniform, so that crowded ones are common."""
+    return min(most, int(math.exp(rng.uniform(0, math.log(most + 1))))) if rng.random() < 0.7 else rng.randint(1, most)
 
 
 def _some_text(rng: Random, world: World, taken: set[str]) -> tuple[str, str]:
@@ -136,10 +136,11 @@ def _some_text(rng: Random, world: World, taken: set[str]) -> tuple[str, str]:
 
 
 def _fit(canvas: _Canvas, texts: list[str], width_px: float, height_px: float) -> int:
-    """A text size from 8 to 60 px, uniform in the logarithm up to what fits."""
+    """A text size from 8 to 60 px; the closer to what just fits, the likelier."""
     w, h = canvas.text_size(max(texts, key=len) + "0", 48)
     most = max(8.0, min(60.0, 48 * width_px / w, 48 * height_px / h))
-    return int(math.exp(canvas.rng.uniform(math.log(8), math.log(most + 0.5))))
+    largest = math.log(most + 0.5)
+    return int(math.exp(canvas.rng.triangular(math.log(8), largest, largest)))
 
 
 def _cells(rng: Random, count: int, columns: int, rows: int) -> list[tuple[float, float, float, float]]:
@@ -219,7 +220,7 @@ def _signs(canvas: _Canvas) -> Picture:
 def _lines(canvas: _Canvas, columns: int) -> Picture:
     """Texts below one another; `value` of each is the text of the line below."""
     rng = canvas.rng
-    count = _how_many(rng, min(20 if columns == 1 else 30, canvas.world.most_things))
+    count = _how_many(rng, min(16 * columns, canvas.world.most_things))
     taken: set[str] = set()
     texts = [_some_text(rng, canvas.world, taken) for _ in range(count)]
     rows = math.ceil(count / columns)
@@ -237,9 +238,8 @@ def _lines(canvas: _Canvas, columns: int) -> Picture:
 
 def _bars(canvas: _Canvas) -> Picture:
     rng = canvas.rng
-    count = max(2, _how_many(rng, canvas.world.most_things))
-    letters = rng.sample(LETTERS, min(count, len(LETTERS)))
-    labels = letters + rng.sample("0123456789", count - len(letters))
+    count = max(2, _how_many(rng, min(24, canvas.world.most_things)))
+    labels = rng.sample(LETTERS, count)
     valued = count <= 12
     heights = rng.sample(range(5, 100), count)
     colours = canvas.colours(count) if rng.random() < 0.7 else canvas.colours(1) * count
@@ -267,7 +267,7 @@ def _bars(canvas: _Canvas) -> Picture:
 
 def _receipt(canvas: _Canvas) -> Picture:
     rng = canvas.rng
-    count = _how_many(rng, min(18, canvas.world.most_things))
+    count = _how_many(rng, min(14, canvas.world.most_things))
     names = rng.sample(canvas.world.words, count)
     cents = [rng.randint(10, rng.choice((999, 9900)) // count + 50) for _ in range(count)]
     total = sum(cents)

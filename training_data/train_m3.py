@@ -20,8 +20,9 @@ from serving.m3.checkpoint import save_checkpoint
 from serving.m3.config import M3Config, tiny_config
 from serving.m3.dense import DenseHeads
 from serving.m3.images import normalise
-from serving.m3.loss import PackedText, m3_losses, pack
+from serving.m3.loss import m3_losses
 from serving.m3.model import M3Model
+from serving.m3.packing import PackedText, pack
 from serving.m3.prompt import Prompt, train_tokenizer
 from serving.m3.train import Stage, optimizers, run_stage
 from training_data.corpus import draw_item
@@ -33,7 +34,7 @@ QUESTIONS = 10  # of a picture, packed into one sequence
 TOWER_PEAK, PEAK = 3e-3, 3e-3  # learning rates
 SPELLING_FIRST, SPELLING = 0.1, 1.0  # weight of a letter: at 1 their noise kept shapes from being learnt at first
 SPELLING_FROM = 0.2  # share of the tower's steps after which letters count in full
-FEW_THINGS, FEW_SHARE = 4, 0.45  # tuning begins with pictures of at most so many things, for this share of its steps
+FEW_THINGS, FEW_SHARE = 4, 0.3  # tuning begins with pictures of at most so many things, for this share of its steps
 DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes on learning to read
 
 
@@ -75,24 +76,27 @@ class TuningBatches(Dataset[TuningBatch]):
 
     def __getitem__(self, step: int) -> TuningBatch:
         start = self.first + step * TUNING_BATCH
-        most = FEW_THINGS if step < FEW_SHARE * self.steps else MAX_THINGS
+        early = step < FEW_SHARE * self.steps
+        most = FEW_THINGS if early else MAX_THINGS
         items = [draw_item("train", self.seed, start + i, QUESTIONS, most) for i in range(TUNING_BATCH)]
         rng = Random(f"tuning-{self.seed}-{step}")
-        rows = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
-        text = pack(rows, self.prompt)
+        pairs = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
+        text = pack([[(self.prompt.question_ids(q), self.prompt.answer_ids(a)) for q, a in row] for row in pairs])
         targets = torch.from_numpy(np.stack([dense_targets(item.picture, self.grid) for item in items]))
-        scales = self.ladder if self.all_scales else _scales(self.ladder, step)
+        scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
         return TuningBatch(_pixels([item.picture.image for item in items]), text, scales, targets)
 
 
-def _scales(ladder: tuple[int, ...], step: int) -> tuple[int, ...]:
-    """The scale that a step trains, when it trains one; the middle ones come twice in a round of all.
+def _scales(ladder: tuple[int, ...], step: int, early: bool) -> tuple[int, ...]:
+    """The scale that a step trains, when it trains one.
 
     The paper's loss takes all scales of every picture. On a CPU the same time is better spent on fresh pictures: one
-    scale a step costs a third, and over a round the loss is M3's mean with these weights.
+    scale a step costs a third. Tuning begins with the scales between the ends, which show all of a picture of few
+    things at a fraction of the finest scale's cost; then all come in turn, the middle ones twice, so that over a round
+    the loss is M3's mean with these weights.
     """
-    middle = ladder[len(ladder) // 2 : -1]
-    turn = (*middle, *ladder)
+    between = ladder[1:-1]
+    turn = between if early else (*between[1:], *ladder)
     return (turn[step % len(turn)],)
 
 
@@ -115,60 +119,71 @@ def _encode_input(pixels: Tensor, device: str) -> Tensor:
     return normalise(pixels.to(device)).contiguous(memory_format=torch.channels_last)
 
 
-def train(
-    out: Path,
-    tower_pictures: int,
-    pictures: int,
-    seed: int,
-    device: str,
-    workers: int,
-    all_scales: bool,
-    tower: Path | None = None,
-) -> M3Model:
-    """Run both stages, resuming what `out`/checkpoints holds, and write the model folder `out`.
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the weights of a run."""
 
-    With `tower`, weights of a tower and its heads (safetensors), the first stage is left out.
-    """
-    torch.manual_seed(seed)
-    tokenizer = _tokenizer(out / "tokenizer", seed)
-    prompt = Prompt(tokenizer)
+    tower_pictures: int = 70_000  # of the tower's stage
+    pictures: int = 60_000  # of the tuning stage
+    seed: int = 0  # of the weights and the corpus
+    all_scales: bool = False  # train every scale in every step
+    tower: Path | None = None  # weights of a tower and its heads (safetensors): the first stage is left out
+
+
+def train(out: Path, recipe: Recipe, device: str, workers: int) -> M3Model:
+    """Run both stages, resuming what `out`/checkpoints holds, and write the model folder `out`."""
+    torch.manual_seed(recipe.seed)
+    tokenizer = _tokenizer(out / "tokenizer", recipe.seed)
     config = tiny_config(len(tokenizer))
     model = M3Model(config).to(device)
-    checkpoints = out / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
-
     heads = DenseHeads(config.tower_widths[1], HEADS).to(device)
-    both = nn.ModuleDict({"tower": model.tower, "heads": heads})
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    if recipe.tower is None:
+        _train_tower(out, recipe, model, heads, device, workers)
+    else:
+        load_model(_tower_and_heads(model, heads), recipe.tower)
+    _tune(out, recipe, model, heads, Prompt(tokenizer), device, workers)
+    save_checkpoint(out, model, tokenizer, torch.float16)
+    return model
 
-    def dense_loss(batch: TowerBatch) -> tuple[Tensor, dict[str, float]]:
+
+def _tower_and_heads(model: M3Model, heads: DenseHeads) -> nn.ModuleDict:
+    return nn.ModuleDict({"tower": model.tower, "heads": heads})
+
+
+def _train_tower(out: Path, recipe: Recipe, model: M3Model, heads: DenseHeads, device: str, workers: int) -> None:
+    """First stage: the tower learns to name what lies under each cell; `out`/tower.safetensors."""
+
+    def loss(batch: TowerBatch) -> tuple[Tensor, dict[str, float]]:
         cells = model.tower(_encode_input(batch.pixels, device))
         return heads.loss(cells, batch.targets.to(device), batch.spelling)
 
-    steps = tower_pictures // TOWER_BATCH
-    tower_batches = TowerBatches(seed, config.grid, steps)
-    if tower is None:
-        stage = Stage("tower", steps, both, optimizers([(model.tower, TOWER_PEAK), (heads, TOWER_PEAK)]), dense_loss)
-        run_stage(stage, lambda start: _loader(tower_batches, start, steps, workers), checkpoints, device)
-        half = {name: weight.to(torch.float16).contiguous() for name, weight in both.state_dict().items()}
-        save_file(half, out / "tower.safetensors")
-    else:
-        load_model(both, tower)
+    steps = recipe.tower_pictures // TOWER_BATCH
+    batches = TowerBatches(recipe.seed, model.config.grid, steps)
+    both = _tower_and_heads(model, heads)
+    stage = Stage("tower", steps, both, optimizers([(model.tower, TOWER_PEAK), (heads, TOWER_PEAK)]), loss)
+    run_stage(stage, lambda start: _loader(batches, start, steps, workers), out / "checkpoints", device)
+    half = {name: weight.to(torch.float16).contiguous() for name, weight in both.state_dict().items()}
+    save_file(half, out / "tower.safetensors")
 
-    def tuning_loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
+
+def _tune(
+    out: Path, recipe: Recipe, model: M3Model, heads: DenseHeads, prompt: Prompt, device: str, workers: int
+) -> None:
+    """Second stage: M3's loss on the whole model."""
+
+    def loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
         cells = model.tower(_encode_input(batch.pixels, device))
         dense, _ = heads.loss(cells, batch.targets.to(device), SPELLING)
         losses = m3_losses(model, model.projector(cells), batch.text.to(device), batch.scales)
         figures = {str(tokens): loss.item() for tokens, loss in zip(batch.scales, losses, strict=True)}
         return losses.mean() + DENSE_SHARE * dense, {**figures, "dense": dense.item()}
 
-    more = pictures // TUNING_BATCH
-    tuning_batches = TuningBatches(seed, tower_pictures, more, prompt, config, all_scales)
-    all_three = nn.ModuleDict({"model": model, "heads": heads})
+    steps = recipe.pictures // TUNING_BATCH
+    batches = TuningBatches(recipe.seed, recipe.tower_pictures, steps, prompt, model.config, recipe.all_scales)
     parts = [(model.language_model, PEAK), (model.projector, PEAK), (model.tower, PEAK / 4), (heads, PEAK / 4)]
-    stage = Stage("tuning", more, all_three, optimizers(parts), tuning_loss)
-    run_stage(stage, lambda start: _loader(tuning_batches, start, more, workers), checkpoints, device)
-    save_checkpoint(out, model, tokenizer, torch.float16)
-    return model
+    stage = Stage("tuning", steps, nn.ModuleDict({"model": model, "heads": heads}), optimizers(parts), loss)
+    run_stage(stage, lambda start: _loader(batches, start, steps, workers), out / "checkpoints", device)
 
 
 def _tokenizer(folder: Path, seed: int) -> PreTrainedTokenizerFast:
@@ -207,9 +222,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which cost a CPU three times the step
     start = monotonic()
-    train(
-        args.out, args.tower_pictures, args.pictures, args.seed, args.device, args.workers, args.all_scales, args.tower
-    )
+    recipe = Recipe(args.tower_pictures, args.pictures, args.seed, args.all_scales, args.tower)
+    train(args.out, recipe, args.device, args.workers)
     size = (args.out / "model.safetensors").stat().st_size
     print(json.dumps({"out": str(args.out), "bytes": size, "seconds": round(monotonic() - start)}))
     return 0

@@ -29,7 +29,7 @@ class DenseHeads(nn.Module):
         Returns:
             The loss, and each label's cross-entropy by name.
         """
-        weight = (targets >= 0).sum(-1).float() * torch.rand(targets.shape[:2])  # (B, N)
+        weight = (targets >= 0).sum(-1).float() * torch.rand(targets.shape[:2], device=targets.device)  # (B, N)
         cells = weight.topk(CELLS, sorted=False).indices[..., None]  # (B, CELLS, 1)
         features = features.gather(1, cells.expand(-1, -1, features.shape[-1]))
         targets = targets.gather(1, cells.expand(-1, -1, targets.shape[-1]))

@@ -1,7 +1,4 @@
-"""Greedy answers from mixed requests in one batch, equal to answering them one by one.
-
-Rows are padded on the left and keep their own positions, so scales and question lengths mix freely in a batch.
-"""
+"""Greedy answers: mixed requests in one batch, or many questions about each picture; equal to answering one by one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from complexity.errors import InvalidInput
 from serving.m3.model import M3Model
-from serving.m3.prompt import EOS, PAD, Prompt
+from serving.m3.packing import pack, read
+from serving.m3.prompt import EOS, Prompt
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,15 @@ class Generation:
 @dataclass(frozen=True)
 class _Decoded:
     ids: list[int]
-    mean_logprob: float
+    logprob: float  # of all of them
     finish_reason: Literal["stop", "length"]
 
 
 @torch.inference_mode()
 def generate(model: M3Model, prompt: Prompt, requests: Sequence[GenerateRequest]) -> list[Generation]:
     """Answer a batch of requests greedily, each at its own scale.
+
+    Rows are padded on the left and keep their own positions, so scales and question lengths mix freely.
 
     Raises:
         OffLadder: a request's `tokens` is not a rung of the model's ladder.
@@ -73,17 +72,19 @@ def generate(model: M3Model, prompt: Prompt, requests: Sequence[GenerateRequest]
     longest = max(lengths)
     padded = torch.stack([torch.nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in embeds])
     mask = torch.tensor([[0] * (longest - length) + [1] * length for length in lengths], device=padded.device)
-    decoded = _decode(model, DynamicCache(), padded, mask, [request.max_new_tokens for request in requests])
+    cache = DynamicCache()
+    hidden = model.language_model.model(
+        inputs_embeds=padded,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state[:, -1:]
+    most = torch.tensor([[request.max_new_tokens] for request in requests], device=padded.device)
+    decoded = _decode(model, cache, hidden, mask.bool()[:, None], mask.sum(1, keepdim=True), most)
     return [
-        Generation(
-            text=prompt.text(row.ids),
-            visual_tokens=request.tokens,
-            prompt_tokens=length,
-            completion_tokens=len(row.ids),
-            mean_logprob=row.mean_logprob,
-            finish_reason=row.finish_reason,
-        )
-        for request, length, row in zip(requests, lengths, decoded, strict=True)
+        _generation(prompt, row, request.tokens, length)
+        for request, length, (row,) in zip(requests, lengths, decoded, strict=True)
     ]
 
 
@@ -96,74 +97,86 @@ def answer_about_pictures(
     tokens: int,
     max_new_tokens: int,
 ) -> list[list[Generation]]:
-    """Answer several questions about each picture at one scale; the pictures' prefixes are computed once.
+    """Answer several questions about each picture at one scale.
+
+    A picture's questions share its visual tokens and stand in one row, as in training.
 
     Args:
         features: (B, N, D) of `M3Model.encode`.
         questions: of each of the B pictures.
         tokens: a rung of the ladder.
     """
-    counts = torch.tensor([len(row) for row in questions], device=features.device)
-    cache = DynamicCache()
-    prefix = model.prefix(features, tokens)
-    model.language_model.model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
-    for layer in cache.layers:
-        assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
-        layer.keys, layer.values = layer.keys.repeat_interleave(counts, 0), layer.values.repeat_interleave(counts, 0)
-    asked = [prompt.question_ids(question) for row in questions for question in row]
-    longest = max(map(len, asked))
-    ids = torch.tensor([[PAD] * (longest - len(row)) + row for row in asked], device=features.device)
-    seen = torch.ones(len(asked), prefix.shape[1], dtype=torch.long, device=features.device)
-    mask = torch.cat([seen, (ids != PAD).long()], 1)
-    embeds = model.embed_text(ids).to(prefix.dtype)
-    decoded = iter(_decode(model, cache, embeds, mask, [max_new_tokens] * len(asked)))
-    lengths = iter(mask.sum(1).tolist())
+    asked = [[prompt.question_ids(question) for question in row] for row in questions]
+    text = pack([[(ids, []) for ids in row] for row in asked]).to(features.device)
+    start = 1 + tokens
+    states, cache = read(model, model.prefix(features, tokens), text)
+    lengths = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor([len(ids) for ids in row], device=features.device) for row in asked], batch_first=True
+    )  # (B, Q), 0 where a picture has fewer questions
+    last = (lengths.cumsum(1) - 1)[..., None]  # (B, Q, 1)
+    sees = text.sees(start)
+    decoded = _decode(
+        model,
+        cache,
+        states.gather(1, last.expand(-1, -1, states.shape[-1])),
+        sees.gather(1, last.expand(-1, -1, sees.shape[-1])),
+        start + lengths,
+        max_new_tokens * (lengths > 0),
+    )
     return [
         [
-            Generation(prompt.text(row.ids), tokens, next(lengths), len(row.ids), row.mean_logprob, row.finish_reason)
-            for row in (next(decoded) for _ in range(len(row)))
+            _generation(prompt, said, tokens, start + len(ids))
+            for ids, said in zip(row, answers[: len(row)], strict=True)
         ]
-        for row in questions
+        for row, answers in zip(asked, decoded, strict=True)
     ]
 
 
-def _decode(model: M3Model, cache: DynamicCache, embeds: Tensor, mask: Tensor, most: Sequence[int]) -> list[_Decoded]:
-    """Greedy continuation of left-padded rows.
+def _generation(prompt: Prompt, decoded: _Decoded, tokens: int, prompt_tokens: int) -> Generation:
+    count = len(decoded.ids)
+    return Generation(
+        prompt.text(decoded.ids), tokens, prompt_tokens, count, decoded.logprob / count, decoded.finish_reason
+    )
+
+
+def _decode(
+    model: M3Model, cache: DynamicCache, hidden: Tensor, sees: Tensor, position: Tensor, most: Tensor
+) -> list[list[_Decoded]]:
+    """Greedy answers to the Q questions of each row.
 
     Args:
-        cache: what precedes `embeds`, or empty.
-        embeds: (B, T, D).
-        mask: (B, cached + T), 0 on padding.
-        most: new tokens allowed for each row.
+        cache: keys and values of the L tokens of each row.
+        hidden: (B, Q, D), the state of each question's last token.
+        sees: (B, Q, L), the tokens that a question sees.
+        position: (B, Q) of each answer's first token.
+        most: (B, Q), new tokens allowed; 0 where a row has fewer questions.
     """
-    rows = embeds.shape[0]
     language = model.language_model
-    position = (mask.cumsum(1) - 1).clamp(min=0)[:, -embeds.shape[1] :]
-    running = torch.ones(rows, dtype=torch.bool, device=embeds.device)
-    limit = torch.tensor(most, device=embeds.device)
-    ids: list[list[int]] = [[] for _ in range(rows)]
-    logprob = torch.zeros(rows, device=embeds.device)
-    count = torch.zeros(rows, dtype=torch.long, device=embeds.device)
+    running = most > 0
+    ids: list[list[list[int]]] = [[[] for _ in row] for row in most.tolist()]
+    logprob = torch.zeros(most.shape, device=most.device)
     stopped = torch.zeros_like(running)
-    while True:
-        out = language.model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
-        )
-        logprobs = language.lm_head(out.last_hidden_state[:, -1]).float().log_softmax(-1)  # (B, V)
-        best, token = logprobs.max(-1)
+    own = torch.eye(most.shape[1], dtype=torch.bool, device=most.device).expand(len(most), -1, -1)
+    for count in range(1, int(most.max()) + 1):
+        best, token = language.lm_head(hidden).float().log_softmax(-1).max(-1)  # (B, Q)
         logprob += best * running
-        count += running
-        for row in running.nonzero()[:, 0].tolist():
-            ids[row].append(int(token[row]))
+        spelt = token.tolist()
+        for row, question in running.nonzero().tolist():
+            ids[row][question].append(spelt[row][question])
         stopped |= running & (token == EOS)
-        running = running & (token != EOS) & (count < limit)
+        running = running & (token != EOS) & (count < most)
         if not running.any():
             break
-        embeds = model.embed_text(token[:, None]).to(embeds.dtype)
-        mask = torch.cat([mask, running[:, None].long()], 1)
-        position = position[:, -1:] + 1
-    means = (logprob / count).tolist()
+        sees = torch.cat([sees, own], 2)
+        hidden = language.model(
+            inputs_embeds=model.embed_text(token).to(hidden.dtype),
+            attention_mask=sees[:, None],
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        position = position + 1
     return [
-        _Decoded(row, mean, "stop" if stop else "length")
-        for row, mean, stop in zip(ids, means, stopped.tolist(), strict=True)
+        [_Decoded(*answer[:2], "stop" if answer[2] else "length") for answer in zip(*row, strict=True)]
+        for row in zip(ids, logprob.tolist(), stopped.tolist(), strict=True)
     ]

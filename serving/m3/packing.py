@@ -1,0 +1,81 @@
+"""Several questions about a picture in one row, sharing its visual tokens.
+
+Each question sees the picture and itself only, at the positions that it would have alone, so a packed row gives what
+separate ones give.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from serving.m3.model import M3Model
+from serving.m3.prompt import PAD
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class PackedText:
+    """The questions, and in training the answers, about a batch of pictures; one row a picture, padded on the right."""
+
+    input_ids: Tensor  # (B, T)
+    labels: Tensor  # (B, T): the next token where it is part of an answer, else IGNORE
+    block: Tensor  # (B, T): which question a token belongs to; -1 is padding
+    position: Tensor  # (B, T): place within its question
+
+    def to(self, device: torch.device | str) -> "PackedText":
+        return PackedText(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def sees(self, prefix: int) -> Tensor:
+        """Which of `prefix` visual tokens and T text tokens each text token attends to: (B, T, prefix + T), bool."""
+        batch, length = self.block.shape
+        own = (self.block[:, :, None] == self.block[:, None, :]).tril()
+        return torch.cat([own.new_ones(batch, length, prefix), own], 2)
+
+
+def pack(rows: Sequence[Sequence[tuple[list[int], list[int]]]]) -> PackedText:
+    """Pack each picture's (question, answer) pairs of token ids into one row; an answer may be empty."""
+    packed = []
+    for pairs in rows:
+        ids: list[int] = []
+        labels: list[int] = []
+        block: list[int] = []
+        position: list[int] = []
+        for i, (asked, answered) in enumerate(pairs):
+            whole = asked + answered[:-1]
+            ids += whole
+            labels += [IGNORE] * (len(asked) - 1) + (answered or [IGNORE])
+            block += [i] * len(whole)
+            position += range(len(whole))
+        packed.append((ids, labels, block, position))
+    length = max(len(row[0]) for row in packed)
+    fills = (PAD, IGNORE, -1, 0)
+    columns = [
+        torch.tensor([row[i] + [fill] * (length - len(row[i])) for row in packed]) for i, fill in enumerate(fills)
+    ]
+    return PackedText(*columns)
+
+
+def read(model: M3Model, prefix: Tensor, text: PackedText) -> tuple[Tensor, DynamicCache]:
+    """Run the language model over the pictures' prefixes and then over their packed text.
+
+    Args:
+        prefix: (B, P, D) of `M3Model.prefix`.
+
+    Returns:
+        The states of the text's tokens (B, T, D), and the keys and values of all P + T tokens of each row.
+    """
+    cache = DynamicCache()
+    model.language_model.model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
+    start = prefix.shape[1]
+    states = model.language_model.model(
+        inputs_embeds=model.embed_text(text.input_ids).to(prefix.dtype),
+        attention_mask=text.sees(start)[:, None],
+        position_ids=start + text.position,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return states, cache
