@@ -9,7 +9,7 @@ import numpy as np
 from training_data.picture import SIDE_PX, Box, Picture
 from training_data.words import COLOURS, GROUNDS, SHAPES
 
-SLOTS = 5  # characters of a name or value that are labelled
+SLOTS = 5  # characters of a text that are labelled
 _CHARACTERS = " ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789."
 _KINDS = ("object", "word", "number", "code", "bar", "row", "total")
 _LAYOUTS = ("shapes", "signs", "list", "bars", "receipt")
@@ -24,11 +24,11 @@ HEADS: tuple[tuple[str, int], ...] = (
     ("shape", len(SHAPES)),
     ("extreme", 3),  # neither, smallest, largest of its kind in the picture
     ("character", len(_CHARACTERS)),  # the one under the cell's centre
-    *((f"name{i}", len(_CHARACTERS)) for i in range(SLOTS)),
-    *((f"value{i}", len(_CHARACTERS)) for i in range(SLOTS)),
+    *((f"text{i}", len(_CHARACTERS)) for i in range(SLOTS)),  # all characters of the text that the cell is part of
 )
 IGNORE = -1
 _INDEX = {name: i for i, (name, _) in enumerate(HEADS)}
+_TEXT = slice(_INDEX["text0"], _INDEX["text0"] + SLOTS)
 _GROUND_INDEX = {name: i for i, name in enumerate(GROUNDS)}
 _COLOUR_INDEX = {name: i for i, name in enumerate(COLOURS)}
 
@@ -67,9 +67,8 @@ def dense_targets(picture: Picture, grid: int) -> np.ndarray:
         if thing.kind in ("object", "bar"):
             size = thing.height or thing.size_px
             label[_INDEX["extreme"]] = 2 if size == max(sizes) else int(size == min(sizes))
-        if thing.name:
-            label[_INDEX["name0"] : _INDEX["name0"] + SLOTS] = _characters(thing.name)
-            label[_INDEX["value0"] : _INDEX["value0"] + SLOTS] = _characters(thing.value)
+        if thing.kind in ("word", "number", "code"):
+            label[_TEXT] = _characters(thing.name)
         told = np.flatnonzero(label != IGNORE)
         labels[rows, columns][..., told] = label[told]
         x, y = (min(grid - 1, max(0, int(c * grid / SIDE_PX))) for c in thing.centre)
@@ -80,4 +79,5 @@ def dense_targets(picture: Picture, grid: int) -> np.ndarray:
             share = (places * SIDE_PX / grid - ink[0]) / (ink[2] - ink[0])
             under = np.clip((share * len(text)).astype(int), 0, len(text) - 1)
             labels[rows, columns, _INDEX["character"]] = [_CHARACTERS.index(text[i]) for i in under]
+            labels[rows, columns, _TEXT] = _characters(text)
     return labels.reshape(grid * grid, len(HEADS))

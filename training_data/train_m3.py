@@ -32,7 +32,7 @@ from training_data.picture import MAX_THINGS
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
 QUESTIONS = 10  # of a picture, packed into one sequence
 TOWER_PEAK, PEAK = 3e-3, 3e-3  # learning rates
-SPELLING_FIRST, SPELLING = 0.1, 1.0  # weight of a letter: at 1 their noise kept shapes from being learnt at first
+SPELLING_FIRST, SPELLING = 0.1, 1.5  # weight of a letter: at 1 their noise kept shapes from being learnt at first
 SPELLING_FROM = 0.2  # share of the tower's steps after which letters count in full
 FEW_THINGS, FEW_SHARE = 4, 0.3  # tuning begins with pictures of at most so many things, for this share of its steps
 DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes on learning to read
@@ -123,8 +123,8 @@ def _encode_input(pixels: Tensor, device: str) -> Tensor:
 class Recipe:
     """What decides the weights of a run."""
 
-    tower_pictures: int = 70_000  # of the tower's stage
-    pictures: int = 60_000  # of the tuning stage
+    tower_pictures: int = 170_000  # of the tower's stage
+    pictures: int = 72_000  # of the tuning stage
     seed: int = 0  # of the weights and the corpus
     all_scales: bool = False  # train every scale in every step
     tower: Path | None = None  # weights of a tower and its heads (safetensors): the first stage is left out
@@ -200,11 +200,11 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of `train-m3`."""
     parser = argparse.ArgumentParser("train-m3", description="Train m3-tiny; resumes a run that was stopped.")
     parser.add_argument("--out", type=Path, required=True, help="model folder; checkpoints go into a folder in it")
-    parser.add_argument("--tower-pictures", type=int, default=70_000, help="pictures of the tower's stage (70000)")
+    parser.add_argument("--tower-pictures", type=int, default=170_000, help="pictures of the tower's stage (170000)")
     parser.add_argument(
         "--tower", type=Path, help="start from the tower.safetensors of another run instead of training one"
     )
-    parser.add_argument("--pictures", type=int, default=60_000, help="pictures of the tuning stage (60000)")
+    parser.add_argument("--pictures", type=int, default=72_000, help="pictures of the tuning stage (72000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the corpus (0)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument(

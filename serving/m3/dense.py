@@ -24,7 +24,7 @@ class DenseHeads(nn.Module):
         Args:
             features: (B, N, width) of the tower.
             targets: (B, N, H) class indices, negative where a label doesn't apply.
-            spelling: weight of each letter of a name or value (labels whose name ends in a digit); the others have 1.
+            spelling: weight of each letter of a text (labels whose name ends in a digit); the others have 1.
 
         Returns:
             The loss, and each label's cross-entropy by name.
