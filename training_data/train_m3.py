@@ -31,10 +31,11 @@ from training_data.picture import MAX_THINGS
 
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
 QUESTIONS = 10  # of a picture, packed into one sequence
-TOWER_PEAK, PEAK = 3e-3, 3e-3  # learning rates
+TOWER_PEAK, PEAK, TUNED = 3e-3, 3e-3, 2e-4  # learning rates: the tower, tuning, the tower in tuning
 SPELLING_FIRST, SPELLING = 0.1, 1.5  # weight of a letter: at 1 their noise kept shapes from being learnt at first
 SPELLING_FROM = 0.2  # share of the tower's steps after which letters count in full
-FEW_THINGS, FEW_SHARE = 4, 0.3  # tuning begins with pictures of at most so many things, for this share of its steps
+FEW_THINGS, FEW_SHARE = 4, 0.3  # tuning begins with pictures of at most so many things, for this share of its steps,
+# and with the tower as it is: at a rate that lets the language model learn, the tower forgets how to read
 DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes on learning to read
 
 
@@ -51,6 +52,7 @@ class TuningBatch:
     text: PackedText
     scales: tuple[int, ...]
     targets: Tensor  # (B, N, H) int16
+    tower_learns: bool
 
 
 class TowerBatches(Dataset[TowerBatch]):
@@ -84,7 +86,7 @@ class TuningBatches(Dataset[TuningBatch]):
         text = pack([[(self.prompt.question_ids(q), self.prompt.answer_ids(a)) for q, a in row] for row in pairs])
         targets = torch.from_numpy(np.stack([dense_targets(item.picture, self.grid) for item in items]))
         scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
-        return TuningBatch(_pixels([item.picture.image for item in items]), text, scales, targets)
+        return TuningBatch(_pixels([item.picture.image for item in items]), text, scales, targets, not early)
 
 
 def _scales(ladder: tuple[int, ...], step: int, early: bool) -> tuple[int, ...]:
@@ -173,15 +175,16 @@ def _tune(
     """Second stage: M3's loss on the whole model."""
 
     def loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
-        cells = model.tower(_encode_input(batch.pixels, device))
-        dense, _ = heads.loss(cells, batch.targets.to(device), SPELLING)
+        with torch.set_grad_enabled(batch.tower_learns):
+            cells = model.tower(_encode_input(batch.pixels, device))
+            dense, _ = heads.loss(cells, batch.targets.to(device), SPELLING)
         losses = m3_losses(model, model.projector(cells), batch.text.to(device), batch.scales)
         figures = {str(tokens): loss.item() for tokens, loss in zip(batch.scales, losses, strict=True)}
         return losses.mean() + DENSE_SHARE * dense, {**figures, "dense": dense.item()}
 
     steps = recipe.pictures // TUNING_BATCH
     batches = TuningBatches(recipe.seed, recipe.tower_pictures, steps, prompt, model.config, recipe.all_scales)
-    parts = [(model.language_model, PEAK), (model.projector, PEAK), (model.tower, PEAK / 4), (heads, PEAK / 4)]
+    parts = [(model.language_model, PEAK), (model.projector, PEAK), (model.tower, TUNED), (heads, TUNED)]
     stage = Stage("tuning", steps, nn.ModuleDict({"model": model, "heads": heads}), optimizers(parts), loss)
     run_stage(stage, lambda start: _loader(batches, start, steps, workers), out / "checkpoints", device)
 
