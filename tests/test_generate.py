@@ -60,6 +60,16 @@ def test_questions_about_a_picture_share_its_prefix_and_nothing_else():
             assert [answer.prompt_tokens for answer in alone] == [answer.prompt_tokens for answer in answers]
 
 
+def test_a_picture_without_questions_gets_no_answers():
+    """Such a picture changes nothing for the others of its batch."""
+    m3 = toy_m3()
+    features = torch.randn(3, 576, 32)
+    first, middle, last = m3.answer(features, [[], QUESTIONS, []], 9, max_new_tokens=3)
+    (alone,) = m3.answer(features[1:2], [QUESTIONS], 9, max_new_tokens=3)
+    assert (first, last) == ([], [])
+    assert [answer.text for answer in middle] == [answer.text for answer in alone]
+
+
 def test_visual_tokens_and_prompt_tokens_are_counted():
     """The prompt is <s>, the visual tokens and the question."""
     m3 = toy_m3()

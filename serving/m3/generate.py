@@ -111,9 +111,10 @@ def answer_about_pictures(
     start = 1 + tokens
     states, cache = read(model, model.prefix(features, tokens), text)
     lengths = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor([len(ids) for ids in row], device=features.device) for row in asked], batch_first=True
+        [torch.tensor([len(ids) for ids in row], dtype=torch.long, device=features.device) for row in asked],
+        batch_first=True,
     )  # (B, Q), 0 where a picture has fewer questions
-    last = (lengths.cumsum(1) - 1)[..., None]  # (B, Q, 1)
+    last = (lengths.cumsum(1) - 1).clamp(min=0)[..., None]  # (B, Q, 1); a picture may have no question at all
     sees = text.sees(start)
     decoded = _decode(
         model,
