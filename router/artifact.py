@@ -2,7 +2,7 @@
 
     manifest.json   SHA-256 of each file below; the artifact's digest is the SHA-256 of this file
     artifact.json   `Artifact` but for the predictor
-    predictor.json, scale-*.txt   the predictor (complexity/predictor.py)
+    predictor.json, predictor.txt the predictor (complexity/predictor.py)
 
 README.md (the card) and accuracy.png stand beside them for people; they decide nothing and aren't in the manifest.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 from complexity.errors import ArtifactError
 from complexity.features import FEATURE_VERSION
-from complexity.predictor import PREDICTOR_FILE, ComplexityPredictor
+from complexity.predictor import PREDICTOR_FILE, TREES_FILE, ComplexityPredictor
 from router.calibrate import CurvePoint
 
 ARTIFACT_SCHEMA = "1"
@@ -125,7 +125,7 @@ def check_target(folder: Path) -> None:
 
 def _vouched(folder: Path, manifest: dict[str, Any]) -> None:
     """Every file that loading reads must be in the manifest."""
-    needed = {ARTIFACT_FILE, PREDICTOR_FILE, *(path.name for path in folder.glob("scale-*.txt"))}
+    needed = {ARTIFACT_FILE, PREDICTOR_FILE, TREES_FILE}
     if left_out := needed - set(manifest):
         raise ArtifactError(f"{folder / MANIFEST_FILE} says nothing of {', '.join(sorted(left_out))}")
 

@@ -10,7 +10,7 @@ from label_world import BLOBS, LADDER, TASKS, chance, write_world
 
 from complexity.errors import ArtifactError
 from complexity.labels import LabelTable, read_labels
-from complexity.predictor import PREDICTOR_FILE, ComplexityPredictor, FitOptions
+from complexity.predictor import PREDICTOR_FILE, TREES_FILE, ComplexityPredictor, FitOptions
 from router.evaluate import calibration_error
 
 FAST = FitOptions(rounds=60, learning_rate=0.1, threads=1)
@@ -100,7 +100,7 @@ def test_another_feature_version_is_refused(tmp_path: Path, predictor: Complexit
         ComplexityPredictor.load(tmp_path)
 
 
-@pytest.mark.parametrize("broken", [PREDICTOR_FILE, "scale-9.txt"])
+@pytest.mark.parametrize("broken", [PREDICTOR_FILE, TREES_FILE])
 def test_missing_and_broken_files_are_refused(tmp_path: Path, predictor: ComplexityPredictor, broken: str):
     """A file that is cut short or gone is an ArtifactError, not a crash."""
     predictor.save(tmp_path)

@@ -11,6 +11,7 @@ from label_world import LADDER, META, made_up_rows, write_world
 from PIL import Image
 
 from complexity.labels import LabelMeta, write_shard
+from complexity.predictor import TREES_FILE
 from router.artifact import load_artifact
 from router.policy import choose
 from router.train import main
@@ -96,8 +97,7 @@ def test_the_same_seed_gives_the_same_router(
     assert status == 0
     one, two = json.loads(done.stdout.splitlines()[-1]), json.loads(out.splitlines()[-1])
     assert all(one[key] == two[key] for key in ("policies", "equal_tokens", "price"))
-    for scale in folder.glob("scale-*.txt"):
-        assert scale.read_text() == (tmp_path / "again" / scale.name).read_text()
+    assert (folder / TREES_FILE).read_text() == (tmp_path / "again" / TREES_FILE).read_text()
 
 
 def test_users_mistakes_get_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -28,13 +28,14 @@ MAX_NEW_TOKENS = 12
 
 
 def draw_items(split: Split, seed: int, pairs: int, questions: int) -> Iterator[CorpusItem]:
-    """Pictures of a split, in order, until they hold at least `pairs` questions."""
+    """Pictures of a split that can be asked about, in order, until they hold at least `pairs` questions."""
     drawn = index = 0
     while drawn < pairs:
         item = draw_item(split, seed, index, questions)
         drawn += len(item.questions)
         index += 1
-        yield item
+        if item.questions:
+            yield item
 
 
 def sample_id(item: CorpusItem, question: int) -> str:
