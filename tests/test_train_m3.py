@@ -87,3 +87,12 @@ def test_too_few_pictures_is_a_plain_error(tmp_path, capsys):
     """A run that couldn't make a single step is refused."""
     assert main(["--out", str(tmp_path), "--pictures", "3"]) == 2
     assert "at least 16 pictures" in capsys.readouterr().err
+
+
+def test_a_wrong_tower_is_one_line_and_exit_2(tmp_path, capsys):
+    """A file that holds no tower ends in one plain line, before any training."""
+    (tmp_path / "tower.safetensors").write_text("garbage")
+    arguments = ["--tower", str(tmp_path / "tower.safetensors"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "holds no tower of this recipe" in said[0]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
+from complexity.errors import CheckpointError
 from serving.m3.checkpoint import save_checkpoint
 from serving.m3.config import M3Config, tiny_config
 from serving.m3.dense import DenseHeads
@@ -143,7 +144,7 @@ def train(out: Path, recipe: Recipe, device: str, workers: int) -> M3Model:
     if recipe.tower is None:
         _train_tower(out, recipe, model, heads, device, workers)
     else:
-        load_model(_tower_and_heads(model, heads), recipe.tower)
+        _load_tower(recipe.tower, model, heads)
     _tune(out, recipe, model, heads, Prompt(tokenizer), device, workers)
     save_checkpoint(out, model, tokenizer, torch.float16)
     return model
@@ -151,6 +152,13 @@ def train(out: Path, recipe: Recipe, device: str, workers: int) -> M3Model:
 
 def _tower_and_heads(model: M3Model, heads: DenseHeads) -> nn.ModuleDict:
     return nn.ModuleDict({"tower": model.tower, "heads": heads})
+
+
+def _load_tower(path: Path, model: M3Model, heads: DenseHeads) -> None:
+    try:
+        load_model(_tower_and_heads(model, heads), path)
+    except Exception as error:  # safetensors raises its own type, torch RuntimeError
+        raise CheckpointError(f"{path} holds no tower of this recipe: {str(error).splitlines()[0]}") from error
 
 
 def _train_tower(out: Path, recipe: Recipe, model: M3Model, heads: DenseHeads, device: str, workers: int) -> None:
@@ -226,7 +234,11 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which cost a CPU three times the step
     start = monotonic()
     recipe = Recipe(args.tower_pictures, args.pictures, args.seed, args.all_scales, args.tower)
-    train(args.out, recipe, args.device, args.workers)
+    try:
+        train(args.out, recipe, args.device, args.workers)
+    except CheckpointError as error:
+        print(f"train-m3: {error}", file=sys.stderr)
+        return 2
     size = (args.out / "model.safetensors").stat().st_size
     print(json.dumps({"out": str(args.out), "bytes": size, "seconds": round(monotonic() - start)}))
     return 0
