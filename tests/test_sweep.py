@@ -36,9 +36,9 @@ def test_the_table_holds_what_the_model_says(model, tmp_path):
     row = list(table.sample_id).index(sample_id(items[1], 0))
     assert table.question[row] == items[1].questions[0].text and table.task[row] == items[1].questions[0].family
     np.testing.assert_array_equal(table.image_features[row], image_features(decode_picture(items[1].png)))
-    features = m3.encode([items[1].picture.image])[0]
+    (picture,) = m3.encode([items[1].picture.image])
     for rung, tokens in enumerate(m3.ladder):
-        (answer,) = m3.generate([GenerateRequest(items[1].questions[0].text, features, tokens, 12)])
+        (answer,) = m3.generate([GenerateRequest(items[1].questions[0].text, (picture,), tokens, 12)])
         assert table.mean_logprob[row, rung] == pytest.approx(answer.mean_logprob, abs=1e-4)
         assert table.visual_tokens[row, rung] == tokens
 
