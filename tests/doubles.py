@@ -63,16 +63,16 @@ class FakeM3:
         return [self._say(request) for request in requests]
 
     def _say(self, request: GenerateRequest) -> Generation:
-        if request.question == "refuse":
+        if request.prompt == "refuse":
             raise InvalidInput("the question is beyond the model's context")
-        if request.question == "break":
+        if request.prompt == "break":
             raise RuntimeError("a secret of the inside")
         pixel = ",".join(str(int(value)) for value in request.pictures[0].tiles[0, 0].tolist())
-        words = f"{pixel} {request.question}".split()[: request.max_new_tokens]
+        words = f"{pixel} {request.prompt}".split()[: request.max_new_tokens]
         return Generation(
             text=" ".join(words),
             visual_tokens=request.tokens,
-            prompt_tokens=request.tokens + len(request.question.split()),
+            prompt_tokens=request.tokens + len(request.prompt.split()),
             completion_tokens=len(words),
             mean_logprob=-0.25,
             finish_reason="length" if len(words) == request.max_new_tokens else "stop",

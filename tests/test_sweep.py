@@ -7,21 +7,21 @@ import time
 import numpy as np
 import pytest
 import torch
-from m3_toys import toy_m3
+from m3_toys import toy_config, toy_m3
 
 from complexity.errors import LabelTableError
 from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
 from complexity.labels import LabelMeta, read_labels, write_shard
 from complexity.picture import decode_picture
 from serving.m3 import GenerateRequest, load
-from serving.m3.checkpoint import save_checkpoint
+from serving.m3.checkpoint import save_tiny
 from training_data.sweep import draw_items, main, sample_id, sweep
 
 
 @pytest.fixture
 def model(tmp_path):
     m3 = toy_m3()
-    save_checkpoint(tmp_path / "toy", m3.model, m3.prompt.tokenizer, torch.float32)
+    save_tiny(tmp_path / "toy", m3.model, toy_config(len(m3.prompt.tokenizer)), m3.prompt.tokenizer, torch.float32)
     return tmp_path / "toy"
 
 

@@ -128,10 +128,12 @@ def load(
     """
     dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
     folder = find_folder(path)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} is no model folder: config.json is missing")
     try:
         kind = json.loads((folder / "config.json").read_text()).get("model_type")
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} is no M3 model folder: config.json can't be read ({error})") from None
+        raise CheckpointError(f"{folder}/config.json can't be read: {error}") from None
     if kind not in _LOADERS:
         raise CheckpointError(f"{folder}/config.json has model_type {kind!r}; supported are {', '.join(_LOADERS)}")
     try:

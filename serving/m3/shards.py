@@ -44,7 +44,9 @@ class Shards:
         self.folder = folder
         files = _files(folder, "model", "safetensors") or _files(folder, "pytorch_model", "bin")
         if not files:
-            raise CheckpointError(f"{folder} holds no weights: neither model*.safetensors nor pytorch_model*.bin")
+            raise CheckpointError(
+                f"{folder} holds no weights: no model.safetensors or pytorch_model.bin or shards of it"
+            )
         self._file_of: dict[str, Path] = {}
         for file in files:
             with _opened(file, "cpu") as (names, _):
