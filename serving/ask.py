@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import io
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from router.artifact import load_artifact
 from router.cache import DecisionCache
 from router.route import Router
 from serving.m3 import M3, M3_TINY, GenerateRequest, load
+from serving.m3.video import collage
 from serving.settings import ROOT
 
 SHIPPED = ROOT / "router/artifacts/m3-tiny"
@@ -58,11 +60,26 @@ def ask(m3: M3, picture: Image.Image, question: str, scales: tuple[int, ...], ma
     return answers
 
 
+def _image(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise M3Error(f"{file} can't be read: {error.strerror}") from None
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `ask-m3`."""
-    parser = argparse.ArgumentParser("ask-m3", description="Ask an M3 about a picture.")
+    parser = argparse.ArgumentParser("ask-m3", description="Ask an M3 about a picture or a video.")
     parser.add_argument("question")
-    parser.add_argument("--image", type=Path, required=True, help="file of the picture")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--image", type=Path, help="file of the picture")
+    what.add_argument("--video", type=Path, help="file of a video, shown as a collage of six frames")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--tokens", type=int, help="visual tokens per grid, instead of the router's choice")
     how.add_argument("--all", action="store_true", help="answer at every scale, side by side")
@@ -74,10 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.max_new_tokens < 1:
             raise M3Error(f"--max-new-tokens {args.max_new_tokens} must be at least 1")
-        try:
-            sample = Sample(args.image.read_bytes(), args.question)
-        except OSError as error:
-            raise M3Error(f"{args.image} can't be read: {error.strerror}") from None
+        sample = Sample(_image(args.image) if args.image else _png(collage(args.video)), args.question)
         picture = sample.picture
         m3 = load(args.model, args.device)
         if args.all:
