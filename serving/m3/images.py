@@ -15,6 +15,7 @@ from serving.m3.pool import ladder_of
 Aspect = Literal["square", "pad", "anyres"]
 Merge = Literal["flat", "spatial", "spatial_unpad"]
 Channels = tuple[float, float, float]
+MOST_PX = 4096  # longer pictures lose detail or their ends early: padded, a strip of a pixel's height fills the memory
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ def _padded(picture: Image.Image, mean: Channels) -> Image.Image:
     side = max(picture.size)
     if picture.size == (side, side):
         return picture
+    if side > MOST_PX:
+        shrink = -(-side // MOST_PX)
+        width, height = (max(1, length // shrink) for length in picture.size)
+        return _padded(picture.resize((width, height), Image.Resampling.BOX), mean)
     square = Image.new("RGB", (side, side), tuple(int(255 * channel) for channel in mean))
     square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     return square
@@ -84,5 +89,9 @@ def _cropped(picture: Image.Image, side_px: int) -> Image.Image:
     short = min(picture.size)
     width, height = (side_px * length // short for length in picture.size)
     left, top = (width - side_px) // 2, (height - side_px) // 2
+    if max(width, height) > MOST_PX:  # resize the middle alone; at the edges it differs by a few levels
+        across, down = picture.width / width, picture.height / height
+        box = (left * across, top * down, (left + side_px) * across, (top + side_px) * down)
+        return picture.resize((side_px, side_px), Image.Resampling.BICUBIC, box)
     resized = picture.resize((width, height), Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + side_px, top + side_px))
