@@ -1,31 +1,23 @@
 """A small M3 with random weights and the corpus's tokenizer, for tests of structure rather than of quality."""
 
+from dataclasses import replace
+
 import torch
 
 from serving.m3.m3 import M3
 from serving.m3.model import Encoded
 from serving.m3.packing import PackedText, pack
 from serving.m3.prompt import Prompt, TinyPrompt, train_tokenizer
-from serving.m3.tiny import TinyConfig, build_tiny
+from serving.m3.tiny import TinyConfig, build_tiny, tiny_config
 
 
 def toy_config(vocab_size: int) -> TinyConfig:
-    return TinyConfig(
-        model_id="toy",
-        grid=24,
-        image_side_px=192,
-        tower_widths=(8, 16, 16, 16),
-        language_model=dict(
-            vocab_size=vocab_size,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=1024,
-            tie_word_embeddings=True,
-        ),
+    """m3-tiny's configuration, made small."""
+    tiny = tiny_config(vocab_size)
+    small = dict(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
     )
+    return replace(tiny, model_id="toy", tower_widths=(8, 16, 16, 16), language_model={**tiny.language_model, **small})
 
 
 def toy_prompt() -> TinyPrompt:

@@ -43,6 +43,15 @@ def test_bin_weights_are_read_like_safetensors(checkpoints):
     torch.testing.assert_close(logits(load(folder)), before)
 
 
+def test_broken_bin_weights_are_one_clear_error(checkpoints):
+    """A file that torch can't read is named."""
+    folder = checkpoints / "llava15-tiny-m3"
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin can't be read"):
+        load(folder)
+
+
 def test_shards_are_read_by_their_index(checkpoints):
     """Weights spread over files are one model; a missing file is named."""
     folder = checkpoints / "llava15-tiny-m3"

@@ -18,7 +18,7 @@ from serving.m3.shards import Shards, Source, fill, unfilled
 
 MODEL_TYPES = ("llava", "llava_next")
 _SELECTED = {"default": "patch", "full": "cls_patch"}  # transformers' names -> the original's
-# Both of transformers' naming schemes: "model.vision_tower." since version 4.52, "vision_tower." before
+# transformers has saved the same weights with and without a leading "model."
 _PARTS = (
     (re.compile(r"(model\.)?vision_tower\."), "tower"),
     (re.compile(r"(model\.)?multi_modal_projector\.linear_(?P<layer>[12])\."), "projector"),
@@ -44,9 +44,8 @@ def load_hf(folder: Path, device: str, dtype: torch.dtype) -> tuple[M3Model, Lla
     if not isinstance(config.vision_feature_layer, int):
         raise CheckpointError(f"{folder}: features of several layers {config.vision_feature_layer} are not supported")
     tiled = isinstance(config, LlavaNextConfig)
-    grids = (
-        [(wide, high) for high, wide in config.image_grid_pinpoints or ()] if tiled else []
-    )  # transformers: height first
+    pinpoints = config.image_grid_pinpoints or () if tiled else ()
+    grids = [(wide, high) for high, wide in pinpoints]  # transformers puts the height first
     merge: Merge = "spatial_unpad" if tiled else "flat"
     aspect: Aspect = "anyres" if tiled else "pad" if pixel_settings(folder).get("do_pad") else "square"
     vision = clip_vision(folder, clip, aspect, merge, grids)

@@ -102,11 +102,6 @@ def vicuna(turn: str) -> str:
     return f"{VICUNA} USER: {turn} ASSISTANT:"
 
 
-def plain(turn: str) -> str:
-    """No format at all."""
-    return turn
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a checkpoint's folder, if it holds one."""
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):

@@ -77,7 +77,10 @@ def _files(folder: Path, stem: str, suffix: str) -> list[Path]:
 @contextmanager
 def _opened(file: Path, device: str) -> Iterator[tuple[Sequence[str], Callable[[str], Tensor]]]:
     if file.suffix == ".bin":
-        tensors = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        try:
+            tensors = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        except Exception as error:  # of several kinds, all of them a broken or foreign file
+            raise CheckpointError(f"{file} can't be read: {str(error).splitlines()[0]}") from error
         yield list(tensors), tensors.__getitem__
         return
     try:
