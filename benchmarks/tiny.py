@@ -32,10 +32,10 @@ def measure(m3: M3, items: list[CorpusItem]) -> np.ndarray:
         batch = items[start : start + BATCH]
         encoded = m3.encode([item.picture.image for item in batch])
         asked = [[question.text for question in item.questions] for item in batch]
-        answers = [m3.answer(encoded, asked, tokens, MAX_NEW_TOKENS) for tokens in m3.ladder]
-        for i, item in enumerate(batch):
-            for k, question in enumerate(item.questions):
-                rows.append([exact_match(scale[i][k].text, [question.answer]) for scale in answers])
+        answers = m3.answer_at_scales(encoded, asked, None, MAX_NEW_TOKENS)
+        for item, each in zip(batch, answers, strict=True):
+            for question, scales in zip(item.questions, each, strict=True):
+                rows.append([exact_match(said.text, [question.answer]) for said in scales])
     return np.array(rows)
 
 

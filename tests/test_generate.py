@@ -47,29 +47,6 @@ def test_batched_generation_equals_transformers_generate():
     assert ours.text == m3.prompt.text(ids[0].tolist())
 
 
-def test_questions_about_a_picture_share_its_prefix_and_nothing_else():
-    """Answering many questions about pictures at once equals separate requests."""
-    m3 = toy_m3()
-    pictures = toy_pictures(2)
-    asked = [QUESTIONS[:3], QUESTIONS[3:]]
-    for tokens in m3.ladder:
-        together = m3.answer(pictures, asked, tokens, max_new_tokens=5)
-        for picture, row, answers in zip(pictures, asked, together, strict=True):
-            alone = m3.generate([GenerateRequest(question, (picture,), tokens, 5) for question in row])
-            assert [answer.text for answer in alone] == [answer.text for answer in answers]
-            assert [answer.prompt_tokens for answer in alone] == [answer.prompt_tokens for answer in answers]
-
-
-def test_a_picture_without_questions_gets_no_answers():
-    """Such a picture changes nothing for the others of its batch."""
-    m3 = toy_m3()
-    pictures = toy_pictures(3)
-    first, middle, last = m3.answer(pictures, [[], QUESTIONS, []], 9, max_new_tokens=3)
-    (alone,) = m3.answer(pictures[1:2], [QUESTIONS], 9, max_new_tokens=3)
-    assert (first, last) == ([], [])
-    assert [answer.text for answer in middle] == [answer.text for answer in alone]
-
-
 def test_visual_tokens_and_prompt_tokens_are_counted():
     """The prompt is <s>, the visual tokens and the question."""
     m3 = toy_m3()

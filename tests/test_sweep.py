@@ -15,7 +15,7 @@ from complexity.labels import LabelMeta, read_labels, write_shard
 from complexity.picture import decode_picture
 from serving.m3 import GenerateRequest, load
 from serving.m3.checkpoint import save_tiny
-from training_data.sweep import draw_items, main, sample_id, sweep
+from training_data.sweep import GENERATED, JUDGED, draw_items, main, sample_id, sweep
 
 
 @pytest.fixture
@@ -25,14 +25,14 @@ def model(tmp_path):
     return tmp_path / "toy"
 
 
-def test_the_table_holds_what_the_model_says(model, tmp_path):
+def test_a_generated_table_holds_what_the_model_says(model, tmp_path):
     """Each row is the model's own answer at that scale, with the picture's own features."""
     m3 = load(model)
-    sweep(m3, "test", seed=5, pairs=12, questions=3, out=tmp_path / "labels")
+    sweep(m3, "test", seed=5, pairs=12, questions=3, out=tmp_path / "labels", generate=True)
     table = read_labels(tmp_path / "labels")
     items = list(draw_items("test", 5, 12, 3))
     assert {sample_id(item, k) for item in items for k in range(len(item.questions))} == set(table.sample_id)
-    assert table.meta == LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, "drawn-1")
+    assert table.meta == LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, GENERATED)
     row = list(table.sample_id).index(sample_id(items[1], 0))
     assert table.question[row] == items[1].questions[0].text and table.task[row] == items[1].questions[0].family
     np.testing.assert_array_equal(table.image_features[row], image_features(decode_picture(items[1].png)))
@@ -41,6 +41,19 @@ def test_the_table_holds_what_the_model_says(model, tmp_path):
         (answer,) = m3.generate([GenerateRequest(items[1].questions[0].text, (picture,), tokens, 12)])
         assert table.mean_logprob[row, rung] == pytest.approx(answer.mean_logprob, abs=1e-4)
         assert table.visual_tokens[row, rung] == tokens
+
+
+def test_judging_gives_the_scores_of_generating(tmp_path):
+    """Whether greedy decoding gives the reference is known without decoding."""
+    m3 = load()
+    for generate in (False, True):
+        sweep(m3, "test", seed=5, pairs=40, questions=5, out=tmp_path / str(generate), generate=generate)
+    judged, generated = read_labels(tmp_path / "False"), read_labels(tmp_path / "True")
+    assert list(judged.sample_id) == list(generated.sample_id)
+    np.testing.assert_array_equal(judged.score, generated.score)
+    right = judged.score == 1
+    assert right.any() and not right.all()
+    np.testing.assert_allclose(judged.mean_logprob[right], generated.mean_logprob[right], atol=1e-3)
 
 
 def test_killed_and_started_again_nothing_is_lost_or_doubled(model, tmp_path):
@@ -67,7 +80,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(model, tmp_path):
 
 def test_a_table_of_another_model_is_not_added_to(model, tmp_path):
     """Labels of different weights never mix in one table."""
-    write_shard(tmp_path / "labels" / "old.parquet", [], LabelMeta((1, 9), "v0", "other@1", "drawn-1"))
+    write_shard(tmp_path / "labels" / "old.parquet", [], LabelMeta((1, 9), "v0", "other@1", JUDGED))
     with pytest.raises(LabelTableError, match="other@1"):
         sweep(load(model), "test", 0, 5, 2, tmp_path / "labels")
 

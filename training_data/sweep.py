@@ -1,13 +1,15 @@
 """The command `sweep-m3`: answer a corpus at every scale of a model and write the label table.
 
-Each picture is encoded once for all scales and questions. Each batch of pictures becomes one shard that appears whole
-or not at all; a sweep that was killed and is started again loses at most the batch in flight and repeats nothing.
+Each picture is encoded once, and its questions are put at all scales together. Each batch of pictures becomes one
+shard that appears whole or not at all; a sweep that was killed and is started again loses at most the batch in flight
+and repeats nothing.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -18,13 +20,13 @@ from complexity.errors import LabelTableError, M3Error
 from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
 from complexity.labels import LabelMeta, LabelRow, done_samples, read_meta, write_shard
 from complexity.sample import Sample
-from serving.m3 import M3, M3_TINY, load
+from serving.m3 import M3, M3_TINY, Encoded, load
 from serving.m3.pool import REDUCTIONS
 from training_data.corpus import SPLITS, CorpusItem, Split, draw_item
 from training_data.scoring import exact_match
 
-BATCH = 16  # pictures; the cache of the finest scale for all their questions takes half a gigabyte
-SWEEP_VERSION = "drawn-1"
+BATCH = 16  # pictures
+JUDGED, GENERATED = "drawn-2-judged", "drawn-2-generated"  # versions of the table
 MAX_NEW_TOKENS = 12
 
 
@@ -44,47 +46,101 @@ def sample_id(item: CorpusItem, question: int) -> str:
     return f"{item.item_id}-{question}"
 
 
-def label_rows(m3: M3, items: Sequence[CorpusItem]) -> list[LabelRow]:
-    """Answer all questions of a batch of items at every scale."""
+def label_rows(m3: M3, items: Sequence[CorpusItem], generate: bool) -> list[LabelRow]:
+    """Judge or answer all questions of a batch of items at every scale."""
     encoded = m3.encode([item.picture.image for item in items])
-    asked = [[question.text for question in item.questions] for item in items]
-    pictures = [image_features(Sample(item.png, "-").picture) for item in items]
-    digests = [Sample(item.png, "-").image_sha256 for item in items]
+    outcomes = _generated(m3, encoded, items) if generate else _judged(m3, encoded, items)
     rows = []
-    for tokens in m3.ladder:
-        answers = m3.answer(encoded, asked, tokens, MAX_NEW_TOKENS)
-        for item, picture, digest, generations in zip(items, pictures, digests, answers, strict=True):
-            split = item.item_id.split("-")[0]
-            for k, (question, said) in enumerate(zip(item.questions, generations, strict=True)):
-                rows.append(
-                    LabelRow(
-                        sample_id=sample_id(item, k),
-                        dataset="drawn-shifted" if split == "shifted" else "drawn",
-                        task=question.family,
-                        split="test" if split == "shifted" else split,
-                        image_sha256=digest,
-                        question=question.text,
-                        references=[question.answer],
-                        model=m3.model_id,
-                        tokens=tokens,
-                        visual_tokens=said.visual_tokens,
-                        prediction=said.text,
-                        score=exact_match(said.text, [question.answer]),
-                        mean_logprob=said.mean_logprob,
-                        generated_tokens=said.completion_tokens,
-                        image_features=picture,
-                    )
+    for item, asked in zip(items, outcomes, strict=True):
+        picture = Sample(item.png, "-")
+        features = image_features(picture.picture)
+        split = item.item_id.split("-")[0]
+        for k, (question, scales) in enumerate(zip(item.questions, asked, strict=True)):
+            rows += [
+                LabelRow(
+                    sample_id=sample_id(item, k),
+                    dataset="drawn-shifted" if split == "shifted" else "drawn",
+                    task=question.family,
+                    split="test" if split == "shifted" else split,
+                    image_sha256=picture.image_sha256,
+                    question=question.text,
+                    references=[question.answer],
+                    model=m3.model_id,
+                    tokens=tokens,
+                    visual_tokens=outcome.visual_tokens,
+                    prediction=outcome.prediction,
+                    score=outcome.score,
+                    mean_logprob=outcome.mean_logprob,
+                    generated_tokens=outcome.generated_tokens,
+                    image_features=features,
                 )
+                for tokens, outcome in zip(m3.ladder, scales, strict=True)
+            ]
     return rows
 
 
-def sweep(m3: M3, split: Split, seed: int, pairs: int, questions: int, out: Path) -> int:
+@dataclass(frozen=True)
+class _Outcome:
+    """What a model made of a question at one scale."""
+
+    visual_tokens: int
+    prediction: str
+    score: float
+    mean_logprob: float
+    generated_tokens: int
+
+
+def _judged(m3: M3, encoded: Sequence[Encoded], items: Sequence[CorpusItem]) -> list[list[list[_Outcome]]]:
+    """Exact match with one reference needs no decoding: greedy decoding gives it where each token is the likeliest."""
+    asked = [[(question.text, question.answer) for question in item.questions] for item in items]
+    return [
+        [
+            [
+                _Outcome(
+                    said.visual_tokens,
+                    question.answer if said.greedy else "",
+                    float(said.greedy),
+                    said.logprob / len(said.logprobs),
+                    len(said.logprobs) if said.greedy else 0,
+                )
+                for said in scales
+            ]
+            for question, scales in zip(item.questions, judged, strict=True)
+        ]
+        for item, judged in zip(items, m3.score_at_scales(encoded, asked), strict=True)
+    ]
+
+
+def _generated(m3: M3, encoded: Sequence[Encoded], items: Sequence[CorpusItem]) -> list[list[list[_Outcome]]]:
+    asked = [[question.text for question in item.questions] for item in items]
+    return [
+        [
+            [
+                _Outcome(
+                    said.visual_tokens,
+                    said.text,
+                    exact_match(said.text, [question.answer]),
+                    said.mean_logprob,
+                    said.completion_tokens,
+                )
+                for said in scales
+            ]
+            for question, scales in zip(item.questions, answers, strict=True)
+        ]
+        for item, answers in zip(items, m3.answer_at_scales(encoded, asked, None, MAX_NEW_TOKENS), strict=True)
+    ]
+
+
+def sweep(m3: M3, split: Split, seed: int, pairs: int, questions: int, out: Path, generate: bool = False) -> int:
     """Sweep a split into the label table `out`, skipping what stands there; the number of new pairs.
+
+    Args:
+        generate: decode the answers; otherwise the references are judged, which gives the same scores.
 
     Raises:
         LabelTableError: `out` holds a table of another model, ladder or feature version.
     """
-    meta = LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, SWEEP_VERSION)
+    meta = LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, GENERATED if generate else JUDGED)
     found = read_meta(out)
     if found not in (None, meta):
         raise LabelTableError(f"{out} holds {found}; this sweep would add {meta}")
@@ -96,7 +152,7 @@ def sweep(m3: M3, split: Split, seed: int, pairs: int, questions: int, out: Path
         def flush() -> None:
             nonlocal new
             if batch:
-                write_shard(out / f"{sample_id(batch[0], 0)}.parquet", label_rows(m3, batch), meta)
+                write_shard(out / f"{sample_id(batch[0], 0)}.parquet", label_rows(m3, batch, generate), meta)
                 count = sum(len(item.questions) for item in batch)
                 new += count
                 bar.update(count)
@@ -130,6 +186,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=1000, help="image-question pairs (1000)")
     parser.add_argument("--questions", type=int, default=5, help="most questions about a picture (5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the corpus (0)")
+    parser.add_argument(
+        "--generate",
+        action="store_true",
+        help="decode and keep what the model says; otherwise references are judged, with the same scores but no texts "
+        "where the model is wrong",
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     args = parser.parse_args(argv)
     start = monotonic()
@@ -138,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
             raise M3Error(f"--pairs {args.pairs} and --questions {args.questions} must be at least 1")
         torch.set_flush_denormal(True)
         m3 = load(args.model, args.device, reduction=args.reduction)
-        new = sweep(m3, args.split, args.seed, args.pairs, args.questions, args.out)
+        new = sweep(m3, args.split, args.seed, args.pairs, args.questions, args.out, args.generate)
     except M3Error as error:
         print(f"sweep-m3: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """The M3 model: everything about it, and nothing of Ray, HTTP or Redis."""
 
-from serving.m3.generate import GenerateRequest, Generation
+from serving.m3.decode import Generation
+from serving.m3.generate import GenerateRequest
 from serving.m3.m3 import M3, M3_TINY, load
 from serving.m3.model import Encoded
 from serving.m3.pool import ladder_of, pool

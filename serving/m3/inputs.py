@@ -18,6 +18,10 @@ class InputRow:
     embeds: Tensor  # (L, D)
     visual_tokens: int
 
+    @property
+    def text_tokens(self) -> int:
+        return len(self.embeds) - self.visual_tokens
+
 
 def input_row(model: M3Model, prompt: Prompt, text: str, pictures: Sequence[Encoded], tokens: int) -> InputRow:
     """A prompt about pictures at one scale.
@@ -30,13 +34,13 @@ def input_row(model: M3Model, prompt: Prompt, text: str, pictures: Sequence[Enco
     return InputRow(embeds, len(embeds) - len(ids) + len(pictures))
 
 
-def check_context(model: M3Model, row: InputRow, answer_tokens: int) -> None:
+def check_context(model: M3Model, visual_tokens: int, text_tokens: int, answer_tokens: int) -> None:
     """Refuse a prompt that doesn't fit the model's context with its answer: cut short, it might lose the picture."""
     context = model.language_model.config.max_position_embeddings
-    wanted = len(row.embeds) + answer_tokens
+    wanted = visual_tokens + text_tokens + answer_tokens
     if wanted > context:
         raise InvalidInput(
-            f"{row.visual_tokens} visual and {len(row.embeds) - row.visual_tokens} text tokens with an answer of up to "
+            f"{visual_tokens} visual and {text_tokens} text tokens with an answer of up to "
             f"{answer_tokens} make {wanted}; the model's context holds {context}"
         )
 

@@ -17,7 +17,7 @@ def scale_loss(model: M3Model, prefix: Tensor, text: PackedText) -> Tensor:
         prefix: (B, P, D), what the questions about each picture begin with.
         text: packed questions and answers about the same B pictures.
     """
-    states, _ = read(model, prefix, text)
+    states = read(model, prefix, text)
     told = text.labels != IGNORE
     logits = model.language_model.lm_head(states[told]).float()
     return F.cross_entropy(logits, text.labels[told])

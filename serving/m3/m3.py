@@ -11,13 +11,15 @@ from torch import Tensor
 
 from complexity.errors import CheckpointError
 from serving.m3.checkpoint import load_tiny
-from serving.m3.generate import GenerateRequest, Generation, answer_about_pictures, generate
+from serving.m3.decode import Generation
+from serving.m3.generate import GenerateRequest, generate
 from serving.m3.hf import MODEL_TYPES as HF
 from serving.m3.hf import load_hf
 from serving.m3.images import cut, pixels_of
 from serving.m3.llava import MODEL_TYPE as LLAVA
 from serving.m3.llava import load_llava
 from serving.m3.model import Encoded, M3Model
+from serving.m3.nested import answer_at_scales, score_at_scales
 from serving.m3.pool import REDUCTIONS
 from serving.m3.prompt import Prompt
 from serving.m3.score import Score, ScoreRequest, score
@@ -101,15 +103,38 @@ class M3:
         """
         return score(self.model, self.prompt, requests)
 
-    def answer(
-        self, pictures: Sequence[Encoded], questions: Sequence[Sequence[str]], tokens: int, max_new_tokens: int = 32
-    ) -> list[list[Generation]]:
-        """Answer several questions about each of the encoded pictures at one scale.
+    def answer_at_scales(
+        self,
+        pictures: Sequence[Encoded],
+        questions: Sequence[Sequence[str]],
+        scales: Sequence[int] | None = None,
+        max_new_tokens: int = 32,
+    ) -> list[list[list[Generation]]]:
+        """Greedy answers of each picture, its questions and the scales (the whole ladder unless given), nested so.
+
+        What the answers have in common is computed once, and all are decoded together.
 
         Raises:
-            OffLadder: `tokens` is not on `ladder`.
+            OffLadder: a scale is not on `ladder`.
+            InvalidInput: a prompt with its answer would not fit the model's context.
         """
-        return answer_about_pictures(self.model, self.prompt, pictures, questions, tokens, max_new_tokens)
+        return answer_at_scales(self.model, self.prompt, pictures, questions, scales or self.ladder, max_new_tokens)
+
+    def score_at_scales(
+        self,
+        pictures: Sequence[Encoded],
+        questions: Sequence[Sequence[tuple[str, str]]],
+        scales: Sequence[int] | None = None,
+    ) -> list[list[list[Score]]]:
+        """Log-probabilities of the answer to each (question, answer) pair about each picture at each scale.
+
+        One forward pass: whether greedy decoding would give these answers is known without decoding.
+
+        Raises:
+            OffLadder: a scale is not on `ladder`.
+            InvalidInput: a prompt with its answer would not fit the model's context, or an answer is empty.
+        """
+        return score_at_scales(self.model, self.prompt, pictures, questions, scales or self.ladder)
 
 
 def load(

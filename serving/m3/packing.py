@@ -1,4 +1,4 @@
-"""Several questions about a picture in one row, sharing its visual tokens.
+"""Training rows: several questions about a picture in one row, sharing its visual tokens.
 
 Each question sees the picture and itself only, at the positions that it would have alone, so a packed row gives what
 separate ones give.
@@ -75,23 +75,22 @@ def flat_prefix(model: M3Model, features: Tensor, tokens: int) -> Tensor:
     return torch.cat([begin.to(pooled.dtype), pooled], 1)
 
 
-def read(model: M3Model, prefix: Tensor, text: PackedText) -> tuple[Tensor, DynamicCache]:
+def read(model: M3Model, prefix: Tensor, text: PackedText) -> Tensor:
     """Run the language model over the pictures' prefixes and then over their packed text.
 
     Args:
         prefix: (B, P, D), what the questions about each picture begin with.
 
     Returns:
-        The states of the text's tokens (B, T, D), and the keys and values of all P + T tokens of each row.
+        The states of the text's tokens (B, T, D).
     """
     cache = DynamicCache()
     model.language_model.model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
     start = prefix.shape[1]
-    states = model.language_model.model(
+    return model.language_model.model(
         inputs_embeds=model.embed_text(text.input_ids).to(prefix.dtype),
         attention_mask=text.sees(start)[:, None],
         position_ids=start + text.position,
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
-    return states, cache

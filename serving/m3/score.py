@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from complexity.errors import InvalidInput
 from serving.m3.inputs import check_context, input_row, left_padded
@@ -27,6 +28,7 @@ class Score:
 
     logprobs: tuple[float, ...]
     greedy: bool  # each token is the likeliest, so greedy decoding gives this answer
+    visual_tokens: int
 
     @property
     def logprob(self) -> float:
@@ -45,29 +47,41 @@ def score(model: M3Model, prompt: Prompt, requests: Sequence[ScoreRequest]) -> l
     if not requests:
         return []
     answers = [prompt.answer_ids(request.answer) for request in requests]
-    rows = []
+    rows, visual_tokens = [], []
     for request, answer in zip(requests, answers, strict=True):
         if len(answer) < 2:
             raise InvalidInput("an empty answer has no probability to speak of", "answer")
         row = input_row(model, prompt, request.prompt, request.pictures, request.tokens)
-        check_context(model, row, len(answer))
+        check_context(model, row.visual_tokens, row.text_tokens, len(answer))
         known = model.embed_text(torch.tensor(answer[:-1], device=row.embeds.device))
+        visual_tokens.append(row.visual_tokens)
         rows.append(torch.cat([row.embeds, known.to(row.embeds.dtype)]))
     padded, mask = left_padded(rows)
     states = model.language_model.model(
         inputs_embeds=padded, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False
     ).last_hidden_state
-    logits = model.language_model.lm_head(
-        torch.cat([row[-len(ids) :] for row, ids in zip(states, answers, strict=True)])
-    )
-    logprobs = logits.float().log_softmax(-1)  # (all answers' tokens, V)
+    foretell = [row[-len(ids) :] for row, ids in zip(states, answers, strict=True)]
+    return judge(model, foretell, answers, visual_tokens)
+
+
+def judge(
+    model: M3Model, states: Sequence[Tensor], answers: Sequence[Sequence[int]], visual_tokens: Sequence[int]
+) -> list[Score]:
+    """Judge answers by the states that foretell their tokens.
+
+    Args:
+        states: (T, D) for each answer of T tokens.
+        answers: token ids of the answers with their ends.
+        visual_tokens: that each answer was judged by.
+    """
+    logprobs = model.language_model.lm_head(torch.cat(list(states))).float().log_softmax(-1)  # (all tokens, V)
     told = torch.tensor([token for ids in answers for token in ids], device=logprobs.device)
     each = logprobs.gather(1, told[:, None])[:, 0].tolist()
     best = (logprobs.argmax(1) == told).tolist()
     scores = []
     start = 0
-    for ids in answers:
+    for ids, seen in zip(answers, visual_tokens, strict=True):
         end = start + len(ids)
-        scores.append(Score(tuple(each[start:end]), all(best[start:end])))
+        scores.append(Score(tuple(each[start:end]), all(best[start:end]), seen))
         start = end
     return scores
