@@ -17,7 +17,8 @@ from complexity.sample import Sample
 from router.artifact import load_artifact
 from router.cache import DecisionCache
 from router.route import Router
-from serving.m3 import M3, M3_TINY, GenerateRequest, load
+from serving.m3 import M3, M3_TINY, GenerateRequest, load, multiple_choice, short_answer
+from serving.m3.prompt import WORDINGS
 from serving.m3.video import collage
 from serving.settings import ROOT
 
@@ -83,6 +84,10 @@ def main(argv: list[str] | None = None) -> int:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--tokens", type=int, help="visual tokens per grid, instead of the router's choice")
     how.add_argument("--all", action="store_true", help="answer at every scale, side by side")
+    wish = parser.add_mutually_exclusive_group()
+    wish.add_argument("--short", action="store_true", help="add the instruction to answer in a word or phrase")
+    wish.add_argument("--options", nargs="+", metavar="OPTION", help="let the model choose a letter: A, B, ...")
+    parser.add_argument("--wording", choices=WORDINGS, help="of the conversation (as the checkpoint has it)")
     parser.add_argument("--model", default=str(M3_TINY), help="folder or hub name of the model (the shipped m3-tiny)")
     parser.add_argument("--artifact", type=Path, default=SHIPPED, help="folder of the router (the one of m3-tiny)")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (64)")
@@ -91,9 +96,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.max_new_tokens < 1:
             raise M3Error(f"--max-new-tokens {args.max_new_tokens} must be at least 1")
-        sample = Sample(_image(args.image) if args.image else _png(collage(args.video)), args.question)
+        question = short_answer(args.question) if args.short else args.question
+        if args.options:
+            question = multiple_choice(question, args.options)
+        sample = Sample(_image(args.image) if args.image else _png(collage(args.video)), question)
         picture = sample.picture
-        m3 = load(args.model, args.device)
+        m3 = load(args.model, args.device, wording=args.wording)
         if args.all:
             scales = m3.ladder
         elif args.tokens is not None:
@@ -102,12 +110,12 @@ def main(argv: list[str] | None = None) -> int:
             tokens, why = choose(m3, args.artifact, sample)
             print(why, file=sys.stderr)
             scales = (tokens,)
-        answers = ask(m3, picture, args.question, scales, args.max_new_tokens)
+        answers = ask(m3, picture, question, scales, args.max_new_tokens)
     except M3Error as error:
         print(f"ask-m3: {error}", file=sys.stderr)
         return 2
     print(f"{'tokens':>6} {'visual':>6} {'logprob':>8} {'ms':>7}  answer")
     for said in answers:
         print(f"{said.tokens:6} {said.visual_tokens:6} {said.mean_logprob:8.3f} {said.ms:7.1f}  {said.answer}")
-    print(json.dumps({"model": m3.model_id, "question": args.question, "answers": [asdict(said) for said in answers]}))
+    print(json.dumps({"model": m3.model_id, "question": question, "answers": [asdict(said) for said in answers]}))
     return 0

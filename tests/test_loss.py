@@ -2,8 +2,9 @@ import torch
 from m3_toys import packed, toy_m3
 from torch.nn import functional as F
 
-from serving.m3.loss import m3_losses, scale_loss
-from serving.m3.packing import IGNORE, flat_prefix
+from serving.m3.loss import m3_losses
+from serving.m3.packing import flat_prefix
+from serving.m3.prompt import IGNORE
 
 ROWS = [
     [("What color is the background?", "red"), ("Read the red sign.", "EXIT")],
@@ -21,6 +22,11 @@ def alone(m3, features, question: str, answer: str, tokens: int) -> torch.Tensor
     return F.cross_entropy(logits[-said - 1 : -1], torch.tensor(ids[-said:]), reduction="none")
 
 
+def at(m3, features, text, tokens: int) -> torch.Tensor:
+    """The packed loss at one scale."""
+    return m3_losses(m3.model, lambda _: flat_prefix(m3.model, features, tokens), text, [tokens])[0]
+
+
 def test_packed_loss_equals_separate_sequences():
     """Questions packed behind one picture get the losses and gradients that they get alone, at every scale."""
     m3 = toy_m3()
@@ -28,7 +34,7 @@ def test_packed_loss_equals_separate_sequences():
     text = packed(m3.prompt, ROWS)
     for tokens in m3.ladder:
         each = [alone(m3, features[i : i + 1], q, a, tokens) for i, row in enumerate(ROWS) for q, a in row]
-        expected, together = torch.cat(each).mean(), scale_loss(m3.model, flat_prefix(m3.model, features, tokens), text)
+        expected, together = torch.cat(each).mean(), at(m3, features, text, tokens)
         torch.testing.assert_close(together, expected)
         torch.testing.assert_close(*(torch.autograd.grad(loss, features)[0] for loss in (together, expected)))
 
@@ -40,7 +46,7 @@ def test_training_loss_is_the_mean_of_the_scales_losses():
     features = torch.randn(2, 576, 32, requires_grad=True)
     together = m3_losses(m3.model, lambda tokens: flat_prefix(m3.model, features, tokens), text, m3.ladder).mean()
     (gradient,) = torch.autograd.grad(together, features)
-    each = [scale_loss(m3.model, flat_prefix(m3.model, features, tokens), text) for tokens in m3.ladder]
+    each = [at(m3, features, text, tokens) for tokens in m3.ladder]
     mean = sum(each) / len(each)
     (expected,) = torch.autograd.grad(mean, features)
     torch.testing.assert_close(together, mean)

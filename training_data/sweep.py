@@ -20,8 +20,9 @@ from complexity.errors import LabelTableError, M3Error
 from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
 from complexity.labels import LabelMeta, LabelRow, done_samples, read_meta, write_shard
 from complexity.sample import Sample
-from serving.m3 import M3, M3_TINY, Encoded, load
+from serving.m3 import M3, M3_TINY, Encoded, load, short_answer
 from serving.m3.pool import REDUCTIONS
+from serving.m3.prompt import WORDINGS
 from training_data.corpus import SPLITS, CorpusItem, Split, draw_item
 from training_data.scoring import exact_match
 
@@ -46,16 +47,18 @@ def sample_id(item: CorpusItem, question: int) -> str:
     return f"{item.item_id}-{question}"
 
 
-def label_rows(m3: M3, items: Sequence[CorpusItem], generate: bool) -> list[LabelRow]:
+def label_rows(m3: M3, items: Sequence[CorpusItem], generate: bool, short: bool) -> list[LabelRow]:
     """Judge or answer all questions of a batch of items at every scale."""
     encoded = m3.encode([item.picture.image for item in items])
-    outcomes = _generated(m3, encoded, items) if generate else _judged(m3, encoded, items)
+    word = short_answer if short else str
+    asked = [[word(question.text) for question in item.questions] for item in items]
+    outcomes = (_generated if generate else _judged)(m3, encoded, items, asked)
     rows = []
-    for item, asked in zip(items, outcomes, strict=True):
+    for item, outcome_rows in zip(items, outcomes, strict=True):
         picture = Sample(item.png, "-")
         features = image_features(picture.picture)
         split = item.item_id.split("-")[0]
-        for k, (question, scales) in enumerate(zip(item.questions, asked, strict=True)):
+        for k, (question, scales) in enumerate(zip(item.questions, outcome_rows, strict=True)):
             rows += [
                 LabelRow(
                     sample_id=sample_id(item, k),
@@ -90,9 +93,14 @@ class _Outcome:
     generated_tokens: int
 
 
-def _judged(m3: M3, encoded: Sequence[Encoded], items: Sequence[CorpusItem]) -> list[list[list[_Outcome]]]:
+def _judged(
+    m3: M3, encoded: Sequence[Encoded], items: Sequence[CorpusItem], asked: list[list[str]]
+) -> list[list[list[_Outcome]]]:
     """Exact match with one reference needs no decoding: greedy decoding gives it where each token is the likeliest."""
-    asked = [[(question.text, question.answer) for question in item.questions] for item in items]
+    pairs = [
+        [(text, question.answer) for text, question in zip(texts, item.questions, strict=True)]
+        for texts, item in zip(asked, items, strict=True)
+    ]
     return [
         [
             [
@@ -107,12 +115,13 @@ def _judged(m3: M3, encoded: Sequence[Encoded], items: Sequence[CorpusItem]) -> 
             ]
             for question, scales in zip(item.questions, judged, strict=True)
         ]
-        for item, judged in zip(items, m3.score_at_scales(encoded, asked), strict=True)
+        for item, judged in zip(items, m3.score_at_scales(encoded, pairs), strict=True)
     ]
 
 
-def _generated(m3: M3, encoded: Sequence[Encoded], items: Sequence[CorpusItem]) -> list[list[list[_Outcome]]]:
-    asked = [[question.text for question in item.questions] for item in items]
+def _generated(
+    m3: M3, encoded: Sequence[Encoded], items: Sequence[CorpusItem], asked: list[list[str]]
+) -> list[list[list[_Outcome]]]:
     return [
         [
             [
@@ -131,16 +140,20 @@ def _generated(m3: M3, encoded: Sequence[Encoded], items: Sequence[CorpusItem]) 
     ]
 
 
-def sweep(m3: M3, split: Split, seed: int, pairs: int, questions: int, out: Path, generate: bool = False) -> int:
+def sweep(
+    m3: M3, split: Split, seed: int, pairs: int, questions: int, out: Path, generate: bool = False, short: bool = False
+) -> int:
     """Sweep a split into the label table `out`, skipping what stands there; the number of new pairs.
 
     Args:
         generate: decode the answers; otherwise the references are judged, which gives the same scores.
+        short: ask with LLaVA's instruction to answer in a word or phrase; the table keeps the bare questions.
 
     Raises:
         LabelTableError: `out` holds a table of another model, ladder or feature version.
     """
-    meta = LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, GENERATED if generate else JUDGED)
+    version = (GENERATED if generate else JUDGED) + ("-short" if short else "")
+    meta = LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, version)
     found = read_meta(out)
     if found not in (None, meta):
         raise LabelTableError(f"{out} holds {found}; this sweep would add {meta}")
@@ -152,7 +165,7 @@ def sweep(m3: M3, split: Split, seed: int, pairs: int, questions: int, out: Path
         def flush() -> None:
             nonlocal new
             if batch:
-                write_shard(out / f"{sample_id(batch[0], 0)}.parquet", label_rows(m3, batch, generate), meta)
+                write_shard(out / f"{sample_id(batch[0], 0)}.parquet", label_rows(m3, batch, generate, short), meta)
                 count = sum(len(item.questions) for item in batch)
                 new += count
                 bar.update(count)
@@ -182,6 +195,8 @@ def main(argv: list[str] | None = None) -> int:
         default="average",
         help="how visual tokens become fewer: as M3 is trained (average), or sampled, as the paper tries on others",
     )
+    parser.add_argument("--short", action="store_true", help="add LLaVA's instruction to answer in a word or phrase")
+    parser.add_argument("--wording", choices=WORDINGS, help="of the conversation (as the checkpoint has it)")
     parser.add_argument("--split", choices=SPLITS, default="train", help="pictures of which split (train)")
     parser.add_argument("--pairs", type=int, default=1000, help="image-question pairs (1000)")
     parser.add_argument("--questions", type=int, default=5, help="most questions about a picture (5)")
@@ -199,8 +214,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.pairs < 1 or args.questions < 1:
             raise M3Error(f"--pairs {args.pairs} and --questions {args.questions} must be at least 1")
         torch.set_flush_denormal(True)
-        m3 = load(args.model, args.device, reduction=args.reduction)
-        new = sweep(m3, args.split, args.seed, args.pairs, args.questions, args.out, args.generate)
+        m3 = load(args.model, args.device, reduction=args.reduction, wording=args.wording)
+        new = sweep(m3, args.split, args.seed, args.pairs, args.questions, args.out, args.generate, args.short)
     except M3Error as error:
         print(f"sweep-m3: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """The M3 model: everything about it, and nothing of Ray, HTTP or Redis."""
 
 from serving.m3.decode import Generation
+from serving.m3.formats import multiple_choice, short_answer
 from serving.m3.generate import GenerateRequest
 from serving.m3.m3 import M3, M3_TINY, load
 from serving.m3.model import Encoded
@@ -17,5 +18,7 @@ __all__ = [
     "ScoreRequest",
     "ladder_of",
     "load",
+    "multiple_choice",
     "pool",
+    "short_answer",
 ]

@@ -21,9 +21,9 @@ from transformers import (
 
 from complexity.errors import CheckpointError, M3Error
 from serving.m3.clip import ClipTower
+from serving.m3.formats import PLACE, VICUNA
 from serving.m3.m3 import M3, load
 from serving.m3.model import M3Model
-from serving.m3.prompt import PLACE, VICUNA
 
 _ROWS = 64  # the vocabulary is filled up to a multiple of this, which matrix kernels like
 _TEMPLATE = (

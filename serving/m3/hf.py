@@ -11,9 +11,10 @@ from transformers.activations import ACT2FN
 
 from complexity.errors import CheckpointError
 from serving.m3.clip import SPARE, ClipTower, clip_vision, pixel_settings, tower_name
+from serving.m3.formats import chat_template, vicuna
 from serving.m3.images import Aspect, Merge
 from serving.m3.model import M3Model
-from serving.m3.prompt import LlavaPrompt, chat_template, load_tokenizer, vicuna
+from serving.m3.prompt import LlavaPrompt, load_tokenizer
 from serving.m3.shards import Shards, Source, fill, unfilled
 
 MODEL_TYPES = ("llava", "llava_next")
@@ -66,8 +67,8 @@ def load_hf(folder: Path, device: str, dtype: torch.dtype) -> tuple[M3Model, Lla
     tokenizer = load_tokenizer(folder)
     if tokenizer is None:
         return model.eval().requires_grad_(False), None
-    wrap = chat_template(tokenizer) if tokenizer.chat_template else vicuna
-    return model.eval().requires_grad_(False), LlavaPrompt(tokenizer, wrap)
+    wording = chat_template(tokenizer) if tokenizer.chat_template else vicuna
+    return model.eval().requires_grad_(False), LlavaPrompt(tokenizer, wording)
 
 
 def _new_name(name: str) -> str:

@@ -15,8 +15,9 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlamaForCausalLM
 
 from complexity.errors import CheckpointError
 from serving.m3.clip import SPARE, ClipTower, clip_vision, tower_name
+from serving.m3.formats import vicuna
 from serving.m3.model import M3Model
-from serving.m3.prompt import LlavaPrompt, load_tokenizer, vicuna
+from serving.m3.prompt import LlavaPrompt, load_tokenizer
 from serving.m3.shards import Shards, Source, fill, find_folder, unfilled
 
 MODEL_TYPE = "llava_llama"

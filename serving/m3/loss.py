@@ -7,28 +7,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from serving.m3.model import M3Model
-from serving.m3.packing import IGNORE, PackedText, read
+from serving.m3.packing import PackedText, read
+from serving.m3.prompt import IGNORE
 
 
-def scale_loss(model: M3Model, prefix: Tensor, text: PackedText) -> Tensor:
-    """Mean cross-entropy of the answers' tokens behind the pictures at one scale.
-
-    Args:
-        prefix: (B, P, D), what the questions about each picture begin with.
-        text: packed questions and answers about the same B pictures.
-    """
-    states = read(model, prefix, text)
-    told = text.labels != IGNORE
-    logits = model.language_model.lm_head(states[told]).float()
-    return F.cross_entropy(logits, text.labels[told])
-
-
-def m3_losses(model: M3Model, prefix_at: Callable[[int], Tensor], text: PackedText, scales: Sequence[int]) -> Tensor:
-    """`scale_loss` at each of the scales (S,); M3 minimises their mean.
+def scale_losses(model: M3Model, states_at: Callable[[int], Tensor], told: Tensor, scales: Sequence[int]) -> Tensor:
+    """Mean cross-entropy of the answers' tokens at each of the scales (S,); M3 minimises the mean of these.
 
     All of the ladder is the paper's loss, one scale alone is its scale-specific baseline.
 
     Args:
-        prefix_at: number of visual tokens -> prefix (B, P, D).
+        states_at: number of visual tokens -> the states (n, D) that foretell the answers' tokens.
+        told: the answers' n tokens.
     """
-    return torch.stack([scale_loss(model, prefix_at(tokens), text) for tokens in scales])
+    head = model.language_model.lm_head
+    return torch.stack([F.cross_entropy(head(states_at(tokens)).float(), told) for tokens in scales])
+
+
+def m3_losses(model: M3Model, prefix_at: Callable[[int], Tensor], text: PackedText, scales: Sequence[int]) -> Tensor:
+    """`scale_losses` of packed questions and answers about B pictures.
+
+    Args:
+        prefix_at: number of visual tokens -> what the questions about each picture begin with, (B, P, D).
+        text: packed questions and answers about the same B pictures.
+    """
+    told = text.labels != IGNORE
+    return scale_losses(model, lambda tokens: read(model, prefix_at(tokens), text)[told], text.labels[told], scales)

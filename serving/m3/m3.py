@@ -21,7 +21,7 @@ from serving.m3.llava import load_llava
 from serving.m3.model import Encoded, M3Model
 from serving.m3.nested import answer_at_scales, score_at_scales
 from serving.m3.pool import REDUCTIONS
-from serving.m3.prompt import Prompt
+from serving.m3.prompt import Prompt, reword
 from serving.m3.score import Score, ScoreRequest, score
 from serving.m3.shards import find_folder
 from serving.m3.tiny import MODEL_TYPE as TINY
@@ -138,7 +138,11 @@ class M3:
 
 
 def load(
-    path: str | Path = M3_TINY, device: str = "cpu", dtype: torch.dtype | None = None, reduction: str = "average"
+    path: str | Path = M3_TINY,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    reduction: str = "average",
+    wording: str | None = None,
 ) -> M3:
     """Load m3-tiny, a released M3, or a LLaVA in transformers' format.
 
@@ -147,6 +151,8 @@ def load(
         dtype: of the weights; float32 on a CPU and bfloat16 elsewhere unless given.
         reduction: how visual tokens become fewer: "average" as M3 is trained, or one of the paper's heuristics for
             other models, "spatial" and "sequential"; these are named in the model's id.
+        wording: of conversations with a LLaVA, "vicuna", "plain" or "chat" (the tokenizer's template); unless given
+            as the checkpoint has it.
 
     Raises:
         CheckpointError: the folder is wrong or incomplete; missing and unexpected weights are named.
@@ -165,6 +171,8 @@ def load(
         model, prompt = _LOADERS[kind](folder, device, dtype)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} can't be read: {error}") from error
+    if wording is not None:
+        reword(prompt, wording)
     name = folder.name if Path(path).is_dir() else str(path).rsplit("/", 1)[-1]
     if reduction not in REDUCTIONS:
         raise CheckpointError(f"there is no reduction {reduction!r}; choose one of {', '.join(REDUCTIONS)}")

@@ -13,9 +13,7 @@ from transformers import DynamicCache
 
 from serving.m3.model import M3Model
 from serving.m3.pool import pool
-from serving.m3.prompt import BOS, PAD
-
-IGNORE = -100
+from serving.m3.prompt import BOS, IGNORE, PAD
 
 
 @dataclass(frozen=True)

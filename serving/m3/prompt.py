@@ -1,6 +1,7 @@
 """Questions and answers as token ids: how each kind of checkpoint wants to be asked."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,9 +9,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from complexity.errors import CheckpointError, InvalidInput
+from serving.m3.formats import FORMATS, PLACE, Format, chat_template, vicuna
 
 PAD, BOS, EOS = 0, 1, 2
 IMAGE = -200  # stands for a picture among a prompt's token ids, as in the original code
+IGNORE = -100  # among labels: not part of an answer
 _SPECIAL = ("<pad>", "<s>", "</s>")
 _BREAK = "\n"
 
@@ -36,6 +39,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> PreTrainedTo
     )
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A question, `<image>` in it for each picture, and its answer."""
+
+    question: str
+    answer: str
+
+
 class Prompt(Protocol):
     """Turns questions and answers into token ids, and ids into answers."""
 
@@ -57,6 +68,10 @@ class Prompt(Protocol):
 
     def text(self, ids: Sequence[int]) -> str:
         """The answer that ids spell."""
+        ...
+
+    def conversation(self, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
+        """A conversation to learn from: its ids, `IMAGE` for each picture, and its labels, IGNORE but for answers."""
         ...
 
 
@@ -89,17 +104,15 @@ class TinyPrompt:
     def text(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
-
-PLACE = "<image>"
-VICUNA = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-
-
-def vicuna(turn: str) -> str:
-    """The format that LLaVA-1.5, LLaVA-NeXT and M3 were tuned on (their `vicuna_v1`)."""
-    return f"{VICUNA} USER: {turn} ASSISTANT:"
+    def conversation(self, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
+        ids, labels = _spoken(
+            (
+                [IMAGE] * turn.question.count(PLACE) + self.question_ids(turn.question.replace(PLACE, "")),
+                self.answer_ids(turn.answer),
+            )
+            for turn in turns
+        )
+        return [BOS, *ids], [IGNORE, *labels]
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
@@ -109,31 +122,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def chat_template(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str]:
-    """The format that comes with a tokenizer; templates for pictures want them apart from the text, others don't."""
-
-    def wrap(turn: str) -> str:
-        text = turn.replace(f"{PLACE}\n", "")
-        parts: Any = [{"type": "image"}] * turn.count(PLACE) + [{"type": "text", "text": text}]
-        for content in (parts, turn):
-            turns = [{"role": "user", "content": content}]
-            said = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-            if said.count(PLACE) == turn.count(PLACE) and text in said:
-                return said
-        raise CheckpointError("the tokenizer's chat template leaves out the question or the pictures")
-
-    return wrap
-
-
 class LlavaPrompt:
     """A LLaVA checkpoint's: the text between pictures is tokenized piece by piece, as in the original code.
 
     A tokenizer that has a token for pictures gets the whole text instead, as in transformers.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, wrap: Callable[[str], str] = vicuna):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, wording: Format = vicuna):
         self.tokenizer = tokenizer
-        self.wrap = wrap
+        self.wording = wording
         self.stops = frozenset({int(tokenizer.eos_token_id)})
 
     def head(self, pictures: int = 1) -> list[int]:
@@ -149,17 +146,54 @@ class LlavaPrompt:
     def text(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
+    def conversation(self, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
+        texts = self.wording([turn.question for turn in turns], [turn.answer for turn in turns[:-1]])
+        asked = [self._pieces(text, first) for text, first in zip(texts, [True] + [False] * len(texts), strict=False)]
+        return _spoken(zip(asked, [self.answer_ids(turn.answer) for turn in turns], strict=True))
+
     def _ids(self, question: str, pictures: int) -> list[int]:
         if PLACE in question:
             raise InvalidInput(f"a question can't contain {PLACE}, which stands for a picture", "question")
-        text = self.wrap(f"{PLACE}\n" * pictures + question)
-        begun = bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)
+        (text,) = self.wording([f"{PLACE}\n" * pictures + question], [])
+        return self._pieces(text, True)
+
+    def _pieces(self, text: str, first: bool) -> list[int]:
+        """The ids of a text, `IMAGE` for each picture; what a tokenizer puts in front comes before the first only."""
+        begun = not first or bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)
         place = self.tokenizer.get_vocab().get(PLACE)
         if place is not None:
             ids = self.tokenizer(text, add_special_tokens=not begun).input_ids
             return [IMAGE if token == place else token for token in ids]
-        first, *others = text.split(PLACE)
-        ids = list(self.tokenizer(first, add_special_tokens=not begun).input_ids)
+        start, *others = text.split(PLACE)
+        ids = list(self.tokenizer(start, add_special_tokens=not begun).input_ids)
         for piece in others:
             ids += [IMAGE, *self.tokenizer(piece, add_special_tokens=False).input_ids]
         return ids
+
+
+def _spoken(turns: Iterable[tuple[list[int], list[int]]]) -> tuple[list[int], list[int]]:
+    """Ids of a conversation and its labels, from the ids of each question and answer."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for asked, told in turns:
+        ids += asked + told
+        labels += [IGNORE] * len(asked) + told
+    return ids, labels
+
+
+WORDINGS = (*FORMATS, "chat")
+
+
+def reword(prompt: Prompt | None, wording: str) -> None:
+    """Have a LLaVA's prompt worded otherwise than its checkpoint says.
+
+    Raises:
+        CheckpointError: there is no such wording, or it doesn't fit the model.
+    """
+    if wording not in WORDINGS:
+        raise CheckpointError(f"there is no wording {wording!r}; choose one of {', '.join(WORDINGS)}")
+    if not isinstance(prompt, LlavaPrompt):
+        raise CheckpointError(f"only a LLaVA with a tokenizer can be asked in another wording, such as {wording!r}")
+    if wording == "chat" and not prompt.tokenizer.chat_template:
+        raise CheckpointError("the model's tokenizer comes without a chat template")
+    prompt.wording = chat_template(prompt.tokenizer) if wording == "chat" else FORMATS[wording]
