@@ -26,6 +26,7 @@ from serving.m3.packing import PackedText, flat_prefix, pack
 from serving.m3.prompt import Prompt, TinyPrompt, train_tokenizer
 from serving.m3.tiny import build_tiny, tiny_config
 from serving.m3.train import Stage, optimizers, run_stage
+from training_data import tune_m3
 from training_data.corpus import draw_item
 from training_data.dense import HEADS, dense_targets
 from training_data.picture import MAX_THINGS
@@ -212,7 +213,14 @@ def _tokenizer(folder: Path, seed: int) -> PreTrainedTokenizerFast:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of `train-m3`."""
-    parser = argparse.ArgumentParser("train-m3", description="Train m3-tiny; resumes a run that was stopped.")
+    argv = sys.argv[1:] if argv is None else argv
+    if any(each.split("=")[0] == "--model" for each in argv):
+        return tune_m3.main(argv)
+    parser = argparse.ArgumentParser(
+        "train-m3",
+        description="Train m3-tiny; resumes a run that was stopped. With --model another checkpoint is tuned instead: "
+        "see train-m3 --model MODEL --help.",
+    )
     parser.add_argument("--out", type=Path, required=True, help="model folder; checkpoints go into a folder in it")
     parser.add_argument("--tower-pictures", type=int, default=170_000, help="pictures of the tower's stage (170000)")
     parser.add_argument(
@@ -245,3 +253,7 @@ def main(argv: list[str] | None = None) -> int:
     size = (args.out / "model.safetensors").stat().st_size
     print(json.dumps({"out": str(args.out), "bytes": size, "seconds": round(monotonic() - start)}))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

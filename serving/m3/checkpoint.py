@@ -41,11 +41,15 @@ def load_tiny(folder: Path, device: str, dtype: torch.dtype) -> tuple[M3Model, T
     """
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder} is no M3 model folder: tokenizer.json is missing")
-    said = json.loads((folder / "config.json").read_text())
-    sizes = {name: value for name, value in said.items() if name != "model_type"}
-    config = TinyConfig(**{**sizes, "tower_widths": tuple(sizes["tower_widths"])})
     with unfilled(device, dtype):
-        model = build_tiny(config)
+        model = build_tiny(read_config(folder))
     model.language_model.tie_weights()
     fill(model, [Source(Shards(folder), lambda name: name)], device)
     return model.eval().requires_grad_(False), TinyPrompt.load(folder)
+
+
+def read_config(folder: Path) -> TinyConfig:
+    """The configuration that `save_tiny` wrote into a folder."""
+    said = json.loads((folder / "config.json").read_text())
+    sizes = {name: value for name, value in said.items() if name != "model_type"}
+    return TinyConfig(**{**sizes, "tower_widths": tuple(sizes["tower_widths"])})

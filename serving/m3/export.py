@@ -47,13 +47,10 @@ def export(m3: M3, out: Path) -> None:
     Raises:
         CheckpointError: transformers' formats have no place for the model's tower, projector or tiles.
     """
+    tower, projector = check_exportable(m3)
     model = m3.model
-    vision, tower, language = model.vision, model.tower, model.language_model
-    if not isinstance(tower, ClipTower) or not isinstance(model.projector, nn.Sequential) or len(model.projector) != 3:
-        raise CheckpointError(f"{m3.model_id}: transformers' Llava has a CLIP tower and a projector of two layers")
+    vision, language = model.vision, model.language_model
     tiled = vision.aspect == "anyres"
-    if vision.merge != ("spatial_unpad" if tiled else "flat"):
-        raise CheckpointError(f"{m3.model_id}: transformers has no {vision.aspect} pictures merged {vision.merge}")
     tokenizer = deepcopy(m3.prompt.tokenizer) if m3.has_prompt else None
     place = _add_place(tokenizer) if tokenizer else language.config.vocab_size
     rows = -(-max(place + 1, language.config.vocab_size) // _ROWS) * _ROWS
@@ -74,7 +71,7 @@ def export(m3: M3, out: Path) -> None:
             whole = LlavaNextForConditionalGeneration(LlavaNextConfig(**said, image_grid_pinpoints=grids))
         else:
             whole = LlavaForConditionalGeneration(LlavaConfig(**said))
-    whole.load_state_dict(_state(model, tower, model.projector, rows), assign=True)
+    whole.load_state_dict(_state(model, tower, projector, rows), assign=True)
     whole.tie_weights()
     whole.config.dtype = next(language.parameters()).dtype
     whole.generation_config = GenerationConfig.from_model_config(text)
@@ -102,6 +99,21 @@ def export(m3: M3, out: Path) -> None:
         "image_token": PLACE,
     }
     (out / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+
+
+def check_exportable(m3: M3) -> tuple[ClipTower, nn.Sequential]:
+    """The model's tower and projector, if transformers' formats have a place for them and for its tiles.
+
+    Raises:
+        CheckpointError: they don't.
+    """
+    model = m3.model
+    vision, tower, projector = model.vision, model.tower, model.projector
+    if not isinstance(tower, ClipTower) or not isinstance(projector, nn.Sequential) or len(projector) != 3:
+        raise CheckpointError(f"{m3.model_id}: transformers' Llava has a CLIP tower and a projector of two layers")
+    if vision.merge != ("spatial_unpad" if vision.aspect == "anyres" else "flat"):
+        raise CheckpointError(f"{m3.model_id}: transformers has no {vision.aspect} pictures merged {vision.merge}")
+    return tower, projector
 
 
 def _add_place(tokenizer: PreTrainedTokenizerBase) -> int:
