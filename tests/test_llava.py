@@ -3,12 +3,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import sentencepiece as spm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from complexity.errors import CheckpointError
 from serving.m3 import GenerateRequest, load
+from serving.m3.formats import VICUNA
 
 GOLDEN = Path(__file__).parent / "golden"
 IDS = [1, 45, 17, -200, 201, 33, 9, 118, 77]
@@ -141,3 +143,26 @@ def test_half_precision_keeps_the_positions_exact(checkpoints, dtype):
     assert {weight.dtype for weight in m3.model.parameters()} == {dtype}
     assert m3.model.language_model.model.rotary_emb.inv_freq.dtype == torch.float32
     assert (logits(m3).float() - logits(load(folder))).abs().max() < 0.5
+
+
+def test_a_tokenizer_model_is_read_as_llama_reads_it(checkpoints):
+    """The released checkpoints bring a SentencePiece file alone; each piece of text gets the ids that it gives."""
+    folder = checkpoints / "llava15-tiny-m3"
+    corpus = folder / "corpus.txt"
+    corpus.write_text("\n".join([VICUNA, "USER: What color is the background? ASSISTANT: green"] * 50))
+    spm.SentencePieceTrainer.train(
+        input=str(corpus), model_prefix=str(folder / "tokenizer"), vocab_size=300, model_type="bpe",
+        byte_fallback=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, split_digits=True, minloglevel=2,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, hard_vocab_limit=False,
+    )  # fmt: skip
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    said = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False, "legacy": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**said, **special}))
+    m3 = load(folder)
+    pieces = spm.SentencePieceProcessor(str(folder / "tokenizer.model"))
+    asked = "\nWhat color is it, 12? ASSISTANT:"
+    assert m3.prompt.head() == [1, *pieces.encode(f"{VICUNA} USER: "), -200]
+    assert m3.prompt.question_ids("What color is it, 12?") == pieces.encode(asked)
+    assert m3.prompt.answer_ids("green") == [*pieces.encode("green"), 2]
+    assert m3.prompt.text(pieces.encode("green é")) == "green é"

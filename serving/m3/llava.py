@@ -55,7 +55,7 @@ def load_llava(folder: Path, device: str, dtype: torch.dtype) -> tuple[M3Model, 
     if not own_tower:
         sources.append(Source(Shards(place), tower_name))
     fill(model, sources, device, SPARE)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, config)
     return model.eval().requires_grad_(False), LlavaPrompt(tokenizer, vicuna) if tokenizer else None
 
 

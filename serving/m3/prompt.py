@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from complexity.errors import CheckpointError, InvalidInput
 from serving.m3.formats import FORMATS, PLACE, Format, chat_template, vicuna
@@ -115,11 +115,15 @@ class TinyPrompt:
         return [BOS, *ids], [IGNORE, *labels]
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a checkpoint's folder, if it holds one."""
+def load_tokenizer(folder: Path, config: PreTrainedConfig | None = None) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a checkpoint's folder, if it holds one.
+
+    Args:
+        config: of the language model, where transformers doesn't know the folder's own.
+    """
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         return None
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, config=config)
 
 
 class LlavaPrompt:
