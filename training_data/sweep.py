@@ -47,7 +47,7 @@ def sample_id(item: CorpusItem, question: int) -> str:
     return f"{item.item_id}-{question}"
 
 
-def label_rows(m3: M3, items: Sequence[CorpusItem], generate: bool, short: bool) -> list[LabelRow]:
+def label_rows(m3: M3, items: Sequence[CorpusItem], generate: bool = False, short: bool = False) -> list[LabelRow]:
     """Judge or answer all questions of a batch of items at every scale."""
     encoded = m3.encode([item.picture.image for item in items])
     word = short_answer if short else str
