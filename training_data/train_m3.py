@@ -31,7 +31,7 @@ from training_data.dense import HEADS, dense_targets
 from training_data.picture import MAX_THINGS
 
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
-QUESTIONS = 10  # of a picture, packed into one sequence
+QUESTIONS = 12  # of a picture, packed into one sequence
 TOWER_PEAK, PEAK, TUNED = 3e-3, 3e-3, 2e-4  # learning rates: the tower, tuning, the tower in tuning
 SPELLING_FIRST, SPELLING = 0.1, 1.5  # weight of a letter: at 1 their noise kept shapes from being learnt at first
 SPELLING_FROM = 0.2  # share of the tower's steps after which letters count in full
@@ -165,7 +165,7 @@ def _train_tower(out: Path, recipe: Recipe, model: M3Model, heads: DenseHeads, d
     """First stage: the tower learns to name what lies under each cell; `out`/tower.safetensors."""
 
     def loss(batch: TowerBatch) -> tuple[Tensor, dict[str, float]]:
-        cells = model.tower(_encode_input(batch.pixels, device))
+        cells = model.tower.cells(_encode_input(batch.pixels, device))
         return heads.loss(cells, batch.targets.to(device), batch.spelling)
 
     steps = recipe.tower_pictures // TOWER_BATCH
@@ -184,9 +184,9 @@ def _tune(
 
     def loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
         with torch.set_grad_enabled(batch.tower_learns):
-            cells = model.tower(_encode_input(batch.pixels, device))
+            cells = model.tower.cells(_encode_input(batch.pixels, device))
             dense, _ = heads.loss(cells, batch.targets.to(device), SPELLING)
-        losses = m3_losses(model, model.projector(cells), batch.text.to(device), batch.scales)
+        losses = m3_losses(model, model.projector(cells + model.tower.where), batch.text.to(device), batch.scales)
         figures = {str(tokens): loss.item() for tokens, loss in zip(batch.scales, losses, strict=True)}
         return losses.mean() + DENSE_SHARE * dense, {**figures, "dense": dense.item()}
 
