@@ -85,7 +85,7 @@ def _extreme_shape(sign: int) -> _Family:
     return ask
 
 
-def _quadrant(thing: Thing) -> tuple[str, float] | None:
+def quadrant(thing: Thing) -> tuple[str, float] | None:
     """The quadrant that a thing lies in and how clearly, or None where it lies on a border."""
     x, y = thing.centre
     half = SIDE_PX / 2
@@ -95,7 +95,7 @@ def _quadrant(thing: Thing) -> tuple[str, float] | None:
 
 def _largest_place(picture: Picture, rng: Random) -> _Asked | None:
     found = _extreme(picture, 1)
-    place = found and _quadrant(found[0])
+    place = found and quadrant(found[0])
     return _Asked(place[0], found[0], margin=place[1]) if found and place else None
 
 
@@ -110,7 +110,7 @@ def _object_place(picture: Picture, rng: Random) -> _Asked | None:
     if not named:
         return None
     one = rng.choice(list(named))
-    place = _quadrant(named[one])
+    place = quadrant(named[one])
     return place and _Asked(place[0], named[one], {"one": one}, margin=place[1])
 
 
@@ -119,7 +119,7 @@ def _sign_place(picture: Picture, rng: Random) -> _Asked | None:
     if not texts:
         return None
     target = rng.choice(texts)
-    place = _quadrant(target)
+    place = quadrant(target)
     return place and _Asked(place[0], target, {"name": target.name}, margin=place[1])
 
 

@@ -26,12 +26,14 @@ from serving.m3.model import M3Model
 from serving.m3.packing import PackedText, pack
 from serving.m3.prompt import Prompt, train_tokenizer
 from serving.m3.train import Stage, optimizers, run_stage
+from training_data.captions import describe
 from training_data.corpus import draw_item
 from training_data.dense import HEADS, dense_targets
 from training_data.picture import MAX_THINGS
 
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
 QUESTIONS = 12  # of a picture, packed into one sequence
+DESCRIPTIONS, DESCRIBED = 0.5, 36  # share of pictures described beside, and from how many tokens on
 TOWER_PEAK, PEAK, TUNED = 3e-3, 3e-3, 2e-4  # learning rates: the tower, tuning, the tower in tuning
 SPELLING_FIRST, SPELLING = 0.1, 1.5  # weight of a letter: at 1 their noise kept shapes from being learnt at first
 SPELLING_FROM = 0.2  # share of the tower's steps after which letters count in full
@@ -83,10 +85,14 @@ class TuningBatches(Dataset[TuningBatch]):
         most = FEW_THINGS if early else MAX_THINGS
         items = [draw_item("train", self.seed, start + i, QUESTIONS, most) for i in range(TUNING_BATCH)]
         rng = Random(f"tuning-{self.seed}-{step}")
+        scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
         pairs = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
+        if scales[-1] >= DESCRIBED:
+            for item, row in zip(items, pairs, strict=True):
+                if rng.random() < DESCRIPTIONS and (description := describe(item.picture, rng)):
+                    row.append(description)
         text = pack([[(self.prompt.question_ids(q), self.prompt.answer_ids(a)) for q, a in row] for row in pairs])
         targets = torch.from_numpy(np.stack([dense_targets(item.picture, self.grid) for item in items]))
-        scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
         return TuningBatch(_pixels([item.picture.image for item in items]), text, scales, targets, not early)
 
 
