@@ -30,9 +30,9 @@ def measure(m3: M3, items: list[CorpusItem]) -> np.ndarray:
     rows = []
     for start in tqdm(range(0, len(items), BATCH), desc="pictures", unit="batch"):
         batch = items[start : start + BATCH]
-        features = m3.encode([item.picture.image for item in batch])
+        encoded = m3.encode([item.picture.image for item in batch])
         asked = [[question.text for question in item.questions] for item in batch]
-        answers = [m3.answer(features, asked, tokens, MAX_NEW_TOKENS) for tokens in m3.ladder]
+        answers = [m3.answer(encoded, asked, tokens, MAX_NEW_TOKENS) for tokens in m3.ladder]
         for i, item in enumerate(batch):
             for k, question in enumerate(item.questions):
                 rows.append([exact_match(scale[i][k].text, [question.answer]) for scale in answers])

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from PIL import Image
-from torch import Tensor
 
-from serving.m3 import GenerateRequest, Generation
+from serving.m3 import Encoded, GenerateRequest, Generation
 from serving.model import Answer, Ask, ModelInfo, Pixels
 
 
@@ -19,7 +18,7 @@ class Generator(Protocol):
     @property
     def ladder(self) -> tuple[int, ...]: ...
 
-    def encode(self, pictures: list[Image.Image]) -> Tensor: ...
+    def encode(self, pictures: list[Image.Image]) -> list[Encoded]: ...
 
     def generate(self, requests: list[GenerateRequest]) -> list[Generation]: ...
 
@@ -43,9 +42,10 @@ class Engine:
             InvalidInput: an ask that the model can't take, such as a question beyond its context.
         """
         pictures = [Image.frombytes("RGB", (ask.pixels.width, ask.pixels.height), ask.pixels.rgb) for ask in asks]
-        features = self._m3.encode(pictures)  # (B, N, D)
+        encoded = self._m3.encode(pictures)
         requests = [
-            GenerateRequest(ask.question, features[i], ask.tokens, ask.max_new_tokens) for i, ask in enumerate(asks)
+            GenerateRequest(ask.question, (picture,), ask.tokens, ask.max_new_tokens)
+            for ask, picture in zip(asks, encoded, strict=True)
         ]
         return [
             Answer(

@@ -15,7 +15,7 @@ from complexity.sample import Sample
 from router.policy import Decision
 from serving.batcher import Batcher, BatchLimits
 from serving.engine import Engine
-from serving.m3 import GenerateRequest, Generation
+from serving.m3 import Encoded, GenerateRequest, Generation
 from serving.model import Answer, Ask, ModelInfo
 
 LADDER = (1, 9, 36, 144, 576)
@@ -52,9 +52,9 @@ class FakeM3:
     batches: list[list[GenerateRequest]] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
 
-    def encode(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    def encode(self, pictures: Sequence[Image.Image]) -> list[Encoded]:
         pixels = [torch.tensor(picture.getpixel((0, 0)), dtype=torch.float32) for picture in pictures]
-        return torch.stack([pixel.expand(max(self.ladder), 3) for pixel in pixels])  # (B, N, 3)
+        return [Encoded(pixel.expand(1, max(self.ladder), 3)) for pixel in pixels]
 
     def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
         self.batches.append(list(requests))
@@ -63,16 +63,16 @@ class FakeM3:
         return [self._say(request) for request in requests]
 
     def _say(self, request: GenerateRequest) -> Generation:
-        if request.question == "refuse":
+        if request.prompt == "refuse":
             raise InvalidInput("the question is beyond the model's context")
-        if request.question == "break":
+        if request.prompt == "break":
             raise RuntimeError("a secret of the inside")
-        pixel = ",".join(str(int(value)) for value in request.features[0].tolist())
-        words = f"{pixel} {request.question}".split()[: request.max_new_tokens]
+        pixel = ",".join(str(int(value)) for value in request.pictures[0].tiles[0, 0].tolist())
+        words = f"{pixel} {request.prompt}".split()[: request.max_new_tokens]
         return Generation(
             text=" ".join(words),
             visual_tokens=request.tokens,
-            prompt_tokens=request.tokens + len(request.question.split()),
+            prompt_tokens=request.tokens + len(request.prompt.split()),
             completion_tokens=len(words),
             mean_logprob=-0.25,
             finish_reason="length" if len(words) == request.max_new_tokens else "stop",

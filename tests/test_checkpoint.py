@@ -2,25 +2,24 @@ import json
 
 import pytest
 import torch
-from m3_toys import toy_m3
+from m3_toys import toy_config, toy_m3, toy_pictures
 from safetensors.torch import load_file, save_file
 
 from complexity.errors import CheckpointError
 from serving.m3 import GenerateRequest, load
-from serving.m3.checkpoint import save_checkpoint
+from serving.m3.checkpoint import save_tiny
 
 
 @pytest.fixture
 def folder(tmp_path):
     m3 = toy_m3()
-    save_checkpoint(tmp_path / "toy", m3.model, m3.prompt.tokenizer, torch.float32)
+    save_tiny(tmp_path / "toy", m3.model, toy_config(len(m3.prompt.tokenizer)), m3.prompt.tokenizer, torch.float32)
     return tmp_path / "toy"
 
 
 def test_a_saved_model_answers_as_before(folder):
     """Weights, configuration and tokenizer come back from the folder whole."""
-    features = torch.randn(576, 32)
-    request = GenerateRequest("Read the red sign.", features, 36, max_new_tokens=6)
+    request = GenerateRequest("Read the red sign.", tuple(toy_pictures(1)), 36, max_new_tokens=6)
     assert toy_m3().generate([request])[0].text == load(folder).generate([request])[0].text
 
 
@@ -67,3 +66,13 @@ def test_unknown_settings_are_refused(folder):
     (folder / "config.json").write_text(json.dumps({**config, "rotary": "new"}))
     with pytest.raises(CheckpointError, match="rotary"):
         load(folder)
+
+
+def test_heuristic_reductions_are_other_models(folder):
+    """Labels of sampled visual tokens never mix with those of pooled ones; an unknown reduction is refused."""
+    plain, sampled = load(folder), load(folder, reduction="spatial")
+    assert sampled.model_id == plain.model_id + "+spatial"
+    (picture,) = toy_pictures(1)
+    assert not torch.equal(plain.model.visual(picture, 9), sampled.model.visual(picture, 9))
+    with pytest.raises(CheckpointError, match="average, spatial, sequential"):
+        load(folder, reduction="random")

@@ -3,7 +3,7 @@ from m3_toys import packed, toy_m3
 from torch.nn import functional as F
 
 from serving.m3.loss import m3_losses, scale_loss
-from serving.m3.packing import IGNORE
+from serving.m3.packing import IGNORE, flat_prefix
 
 ROWS = [
     [("What color is the background?", "red"), ("Read the red sign.", "EXIT")],
@@ -14,7 +14,7 @@ ROWS = [
 def alone(m3, features, question: str, answer: str, tokens: int) -> torch.Tensor:
     """Cross-entropies of one answer's tokens, in a plain causal pass of its own."""
     ids = m3.prompt.question_ids(question) + m3.prompt.answer_ids(answer)
-    prefix = m3.model.prefix(features, tokens)
+    prefix = flat_prefix(m3.model, features, tokens)
     embeds = torch.cat([prefix, m3.model.embed_text(torch.tensor([ids]))], 1)
     logits = m3.model.language_model(inputs_embeds=embeds).logits[0]
     said = len(m3.prompt.answer_ids(answer))
@@ -28,7 +28,7 @@ def test_packed_loss_equals_separate_sequences():
     text = packed(m3.prompt, ROWS)
     for tokens in m3.ladder:
         each = [alone(m3, features[i : i + 1], q, a, tokens) for i, row in enumerate(ROWS) for q, a in row]
-        expected, together = torch.cat(each).mean(), scale_loss(m3.model, features, text, tokens)
+        expected, together = torch.cat(each).mean(), scale_loss(m3.model, flat_prefix(m3.model, features, tokens), text)
         torch.testing.assert_close(together, expected)
         torch.testing.assert_close(*(torch.autograd.grad(loss, features)[0] for loss in (together, expected)))
 
@@ -38,9 +38,9 @@ def test_training_loss_is_the_mean_of_the_scales_losses():
     m3 = toy_m3()
     text = packed(m3.prompt, ROWS)
     features = torch.randn(2, 576, 32, requires_grad=True)
-    together = m3_losses(m3.model, features, text, m3.ladder).mean()
+    together = m3_losses(m3.model, lambda tokens: flat_prefix(m3.model, features, tokens), text, m3.ladder).mean()
     (gradient,) = torch.autograd.grad(together, features)
-    each = [scale_loss(m3.model, features, text, tokens) for tokens in m3.ladder]
+    each = [scale_loss(m3.model, flat_prefix(m3.model, features, tokens), text) for tokens in m3.ladder]
     mean = sum(each) / len(each)
     (expected,) = torch.autograd.grad(mean, features)
     torch.testing.assert_close(together, mean)

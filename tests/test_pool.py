@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from complexity.errors import OffLadder
-from serving.m3.pool import ladder_of, pool
+from serving.m3.pool import REDUCTIONS, ladder_of, pool
 
 LADDER = (1, 9, 36, 144, 576)
 
@@ -52,3 +52,22 @@ def test_scales_are_nested():
     """Pooling to 144 and then to 9 gives what pooling to 9 gives at once."""
     features = torch.randn(1, 576, 3, dtype=torch.float64)
     torch.testing.assert_close(pool(pool(features, 144), 9), pool(features, 9))
+
+
+@pytest.mark.parametrize("tokens", LADDER)
+def test_samplings_keep_cells_as_they_are(tokens):
+    """Spatial sampling takes the middle of each square, sequential sampling evenly spaced cells in row order."""
+    features = torch.arange(576.0).reshape(1, 576, 1)
+    side, step = int(tokens**0.5), 24 // int(tokens**0.5)
+    middles = [(r * step + step // 2) * 24 + c * step + step // 2 for r in range(side) for c in range(side)]
+    assert REDUCTIONS["spatial"](features, tokens).flatten().tolist() == middles
+    assert REDUCTIONS["sequential"](features, tokens).flatten().tolist() == [i * 576 // tokens for i in range(tokens)]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS.values())
+def test_every_reduction_keeps_to_the_ladder(reduction):
+    """At the finest scale nothing is lost; off the ladder nothing is answered."""
+    features = torch.randn(2, 576, 3)
+    torch.testing.assert_close(reduction(features, 576), features)
+    with pytest.raises(OffLadder, match="1, 9, 36, 144, 576"):
+        reduction(features, 100)

@@ -42,8 +42,17 @@ def test_the_curl_example_works_as_pasted(server):
 @pytest.mark.ray
 def test_the_openai_example_works_as_pasted(server):
     """The unmodified openai client prints what the README says it prints."""
-    (source,) = blocks("python")
-    assert run([sys.executable, "-c"], source, server) in blocks("text")
+    client, _ = blocks("python")
+    assert run([sys.executable, "-c"], client, server) in blocks("text")
+
+
+@pytest.mark.slow
+def test_the_python_example_works_as_pasted():
+    """The model can be used without the service, as the README shows."""
+    _, source = blocks("python")
+    ran = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout in blocks("text")
 
 
 def test_every_file_that_the_readme_names_is_there():

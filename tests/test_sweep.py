@@ -7,21 +7,21 @@ import time
 import numpy as np
 import pytest
 import torch
-from m3_toys import toy_m3
+from m3_toys import toy_config, toy_m3
 
 from complexity.errors import LabelTableError
 from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
 from complexity.labels import LabelMeta, read_labels, write_shard
 from complexity.picture import decode_picture
 from serving.m3 import GenerateRequest, load
-from serving.m3.checkpoint import save_checkpoint
+from serving.m3.checkpoint import save_tiny
 from training_data.sweep import draw_items, main, sample_id, sweep
 
 
 @pytest.fixture
 def model(tmp_path):
     m3 = toy_m3()
-    save_checkpoint(tmp_path / "toy", m3.model, m3.prompt.tokenizer, torch.float32)
+    save_tiny(tmp_path / "toy", m3.model, toy_config(len(m3.prompt.tokenizer)), m3.prompt.tokenizer, torch.float32)
     return tmp_path / "toy"
 
 
@@ -36,9 +36,9 @@ def test_the_table_holds_what_the_model_says(model, tmp_path):
     row = list(table.sample_id).index(sample_id(items[1], 0))
     assert table.question[row] == items[1].questions[0].text and table.task[row] == items[1].questions[0].family
     np.testing.assert_array_equal(table.image_features[row], image_features(decode_picture(items[1].png)))
-    features = m3.encode([items[1].picture.image])[0]
+    (picture,) = m3.encode([items[1].picture.image])
     for rung, tokens in enumerate(m3.ladder):
-        (answer,) = m3.generate([GenerateRequest(items[1].questions[0].text, features, tokens, 12)])
+        (answer,) = m3.generate([GenerateRequest(items[1].questions[0].text, (picture,), tokens, 12)])
         assert table.mean_logprob[row, rung] == pytest.approx(answer.mean_logprob, abs=1e-4)
         assert table.visual_tokens[row, rung] == tokens
 

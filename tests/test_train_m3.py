@@ -4,6 +4,7 @@ from m3_toys import packed, toy_m3
 
 from serving.m3 import load
 from serving.m3.loss import m3_losses
+from serving.m3.packing import flat_prefix
 from serving.m3.train import Stage, optimizers, run_stage, schedule
 from training_data.train_m3 import TowerBatches, main
 
@@ -15,7 +16,8 @@ def stage(seed: int, steps: int = 6) -> Stage:
     text = packed(m3.prompt, [[("Read the red sign.", "EXIT")], [("How much is MILK?", "3.40")]])
 
     def loss(features):
-        each = m3_losses(model, model.projector(features), text, (1, 36))
+        cells = model.projector(features)
+        each = m3_losses(model, lambda tokens: flat_prefix(model, cells, tokens), text, (1, 36))
         return each.mean(), {"loss": each.mean().item()}
 
     return Stage("toy", steps, model, optimizers([(model.language_model, 1e-2), (model.projector, 1e-2)]), loss)

@@ -19,6 +19,7 @@ from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
 from complexity.labels import LabelMeta, LabelRow, done_samples, read_meta, write_shard
 from complexity.sample import Sample
 from serving.m3 import M3, M3_TINY, load
+from serving.m3.pool import REDUCTIONS
 from training_data.corpus import SPLITS, CorpusItem, Split, draw_item
 from training_data.scoring import exact_match
 
@@ -45,13 +46,13 @@ def sample_id(item: CorpusItem, question: int) -> str:
 
 def label_rows(m3: M3, items: Sequence[CorpusItem]) -> list[LabelRow]:
     """Answer all questions of a batch of items at every scale."""
-    features = m3.encode([item.picture.image for item in items])
+    encoded = m3.encode([item.picture.image for item in items])
     asked = [[question.text for question in item.questions] for item in items]
     pictures = [image_features(Sample(item.png, "-").picture) for item in items]
     digests = [Sample(item.png, "-").image_sha256 for item in items]
     rows = []
     for tokens in m3.ladder:
-        answers = m3.answer(features, asked, tokens, MAX_NEW_TOKENS)
+        answers = m3.answer(encoded, asked, tokens, MAX_NEW_TOKENS)
         for item, picture, digest, generations in zip(items, pictures, digests, answers, strict=True):
             split = item.item_id.split("-")[0]
             for k, (question, said) in enumerate(zip(item.questions, generations, strict=True)):
@@ -118,7 +119,13 @@ def main(argv: list[str] | None = None) -> int:
         "sweep-m3", description="Run a model over the drawn corpus at every scale; goes on where it was stopped."
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the label table")
-    parser.add_argument("--model", type=Path, default=M3_TINY, help="model folder (the shipped m3-tiny)")
+    parser.add_argument("--model", default=str(M3_TINY), help="folder or hub name of the model (the shipped m3-tiny)")
+    parser.add_argument(
+        "--reduction",
+        choices=REDUCTIONS,
+        default="average",
+        help="how visual tokens become fewer: as M3 is trained (average), or sampled, as the paper tries on others",
+    )
     parser.add_argument("--split", choices=SPLITS, default="train", help="pictures of which split (train)")
     parser.add_argument("--pairs", type=int, default=1000, help="image-question pairs (1000)")
     parser.add_argument("--questions", type=int, default=5, help="most questions about a picture (5)")
@@ -130,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.pairs < 1 or args.questions < 1:
             raise M3Error(f"--pairs {args.pairs} and --questions {args.questions} must be at least 1")
         torch.set_flush_denormal(True)
-        m3 = load(args.model, args.device)
+        m3 = load(args.model, args.device, reduction=args.reduction)
         new = sweep(m3, args.split, args.seed, args.pairs, args.questions, args.out)
     except M3Error as error:
         print(f"sweep-m3: {error}", file=sys.stderr)

@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
 from complexity.errors import CheckpointError
-from serving.m3.checkpoint import save_checkpoint
-from serving.m3.config import M3Config, tiny_config
+from serving.m3.checkpoint import save_tiny
 from serving.m3.dense import DenseHeads
-from serving.m3.images import normalise
+from serving.m3.images import Vision, normalise
 from serving.m3.loss import m3_losses
 from serving.m3.model import M3Model
-from serving.m3.packing import PackedText, pack
-from serving.m3.prompt import Prompt, train_tokenizer
+from serving.m3.packing import PackedText, flat_prefix, pack
+from serving.m3.prompt import Prompt, TinyPrompt, train_tokenizer
+from serving.m3.tiny import build_tiny, tiny_config
 from serving.m3.train import Stage, optimizers, run_stage
 from training_data.captions import describe
 from training_data.corpus import draw_item
@@ -75,9 +75,9 @@ class TowerBatches(Dataset[TowerBatch]):
 class TuningBatches(Dataset[TuningBatch]):
     """Batch `i` of the tuning stage; its pictures come after those of the tower's stage."""
 
-    def __init__(self, seed: int, first: int, steps: int, prompt: Prompt, config: M3Config, all_scales: bool):
+    def __init__(self, seed: int, first: int, steps: int, prompt: Prompt, vision: Vision, all_scales: bool):
         self.seed, self.first, self.steps, self.prompt, self.all_scales = seed, first, steps, prompt, all_scales
-        self.ladder, self.grid = config.ladder, config.grid
+        self.ladder, self.grid = vision.ladder, vision.grid
 
     def __getitem__(self, step: int) -> TuningBatch:
         start = self.first + step * TUNING_BATCH
@@ -124,8 +124,8 @@ def _loader(batches: Dataset, start: int, steps: int, workers: int) -> Iterable:
     return DataLoader(batches, batch_size=None, sampler=range(start, steps), num_workers=workers, prefetch_factor=4)
 
 
-def _encode_input(pixels: Tensor, device: str) -> Tensor:
-    return normalise(pixels.to(device)).contiguous(memory_format=torch.channels_last)
+def _encode_input(pixels: Tensor, vision: Vision, device: str) -> Tensor:
+    return normalise(pixels.to(device), vision).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,15 @@ def train(out: Path, recipe: Recipe, device: str, workers: int) -> M3Model:
     torch.manual_seed(recipe.seed)
     tokenizer = _tokenizer(out / "tokenizer", recipe.seed)
     config = tiny_config(len(tokenizer))
-    model = M3Model(config).to(device)
+    model = build_tiny(config).to(device)
     heads = DenseHeads(config.tower_widths[1], HEADS).to(device)
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     if recipe.tower is None:
         _train_tower(out, recipe, model, heads, device, workers)
     else:
         _load_tower(recipe.tower, model, heads)
-    _tune(out, recipe, model, heads, Prompt(tokenizer), device, workers)
-    save_checkpoint(out, model, tokenizer, torch.float16)
+    _tune(out, recipe, model, heads, TinyPrompt(tokenizer), device, workers)
+    save_tiny(out, model, config, tokenizer, torch.float16)
     return model
 
 
@@ -171,11 +171,11 @@ def _train_tower(out: Path, recipe: Recipe, model: M3Model, heads: DenseHeads, d
     """First stage: the tower learns to name what lies under each cell; `out`/tower.safetensors."""
 
     def loss(batch: TowerBatch) -> tuple[Tensor, dict[str, float]]:
-        cells = model.tower.cells(_encode_input(batch.pixels, device))
+        cells = model.tower.cells(_encode_input(batch.pixels, model.vision, device))
         return heads.loss(cells, batch.targets.to(device), batch.spelling)
 
     steps = recipe.tower_pictures // TOWER_BATCH
-    batches = TowerBatches(recipe.seed, model.config.grid, steps)
+    batches = TowerBatches(recipe.seed, model.vision.grid, steps)
     both = _tower_and_heads(model, heads)
     stage = Stage("tower", steps, both, optimizers([(model.tower, TOWER_PEAK), (heads, TOWER_PEAK)]), loss)
     run_stage(stage, lambda start: _loader(batches, start, steps, workers), out / "checkpoints", device)
@@ -190,14 +190,17 @@ def _tune(
 
     def loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
         with torch.set_grad_enabled(batch.tower_learns):
-            cells = model.tower.cells(_encode_input(batch.pixels, device))
+            cells = model.tower.cells(_encode_input(batch.pixels, model.vision, device))
             dense, _ = heads.loss(cells, batch.targets.to(device), SPELLING)
-        losses = m3_losses(model, model.projector(cells + model.tower.where), batch.text.to(device), batch.scales)
+        features = model.projector(cells + model.tower.where)
+        losses = m3_losses(
+            model, lambda tokens: flat_prefix(model, features, tokens), batch.text.to(device), batch.scales
+        )
         figures = {str(tokens): loss.item() for tokens, loss in zip(batch.scales, losses, strict=True)}
         return losses.mean() + DENSE_SHARE * dense, {**figures, "dense": dense.item()}
 
     steps = recipe.pictures // TUNING_BATCH
-    batches = TuningBatches(recipe.seed, recipe.tower_pictures, steps, prompt, model.config, recipe.all_scales)
+    batches = TuningBatches(recipe.seed, recipe.tower_pictures, steps, prompt, model.vision, recipe.all_scales)
     parts = [(model.language_model, PEAK), (model.projector, PEAK), (model.tower, TUNED), (heads, TUNED)]
     stage = Stage("tuning", steps, nn.ModuleDict({"model": model, "heads": heads}), optimizers(parts), loss)
     run_stage(stage, lambda start: _loader(batches, start, steps, workers), out / "checkpoints", device)
@@ -206,7 +209,7 @@ def _tune(
 def _tokenizer(folder: Path, seed: int) -> PreTrainedTokenizerFast:
     """The run's tokenizer: the one that it began with, or else a new one from the corpus's wordings."""
     if (folder / "tokenizer.json").is_file():
-        return Prompt.load(folder).tokenizer
+        return TinyPrompt.load(folder).tokenizer
     asked = [question for index in range(3000) for question in draw_item("train", seed, index, QUESTIONS).questions]
     tokenizer = train_tokenizer([text for question in asked for text in (question.text, question.answer)])
     tokenizer.save_pretrained(folder)

@@ -1,6 +1,7 @@
-"""Greedy answers: mixed requests in one batch, or many questions about each picture; equal to answering one by one."""
+"""Answers: mixed requests in one batch, or many questions about each picture; equal to answering one by one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,20 +9,23 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from complexity.errors import InvalidInput
-from serving.m3.model import M3Model
+from serving.m3.inputs import check_context, input_row, left_padded
+from serving.m3.model import Encoded, M3Model
 from serving.m3.packing import pack, read
-from serving.m3.prompt import EOS, Prompt
+from serving.m3.prompt import Prompt
 
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """One question about one encoded picture, at one scale."""
+    """One prompt about encoded pictures, or about none, at one scale; greedy at temperature 0."""
 
-    question: str
-    features: Tensor  # (N, D), one row of `M3.encode`
+    prompt: str
+    pictures: tuple[Encoded, ...]
     tokens: int
     max_new_tokens: int = 32
+    temperature: float = 0.0
+    top_p: float = 1.0  # sample from the likeliest tokens that together have this probability
+    seed: int = 0  # of the sampling
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class _Decoded:
 
 @torch.inference_mode()
 def generate(model: M3Model, prompt: Prompt, requests: Sequence[GenerateRequest]) -> list[Generation]:
-    """Answer a batch of requests greedily, each at its own scale.
+    """Answer a batch of requests, each at its own scale.
 
     Rows are padded on the left and keep their own positions, so scales and question lengths mix freely.
 
@@ -55,23 +59,10 @@ def generate(model: M3Model, prompt: Prompt, requests: Sequence[GenerateRequest]
     """
     if not requests:
         return []
-    context = model.language_model.config.max_position_embeddings
-    embeds = []
-    for request in requests:
-        ids = prompt.question_ids(request.question)
-        wanted = 1 + request.tokens + len(ids) + request.max_new_tokens
-        if wanted > context:
-            raise InvalidInput(
-                f"{request.tokens} visual and {1 + len(ids)} text tokens with an answer of up to "
-                f"{request.max_new_tokens} make {wanted}; the model's context holds {context}"
-            )
-        words = model.embed_text(torch.tensor([ids], device=request.features.device))
-        prefix = model.prefix(request.features[None], request.tokens)
-        embeds.append(torch.cat([prefix, words.to(prefix.dtype)], 1)[0])  # (P + T, D)
-    lengths = [len(row) for row in embeds]
-    longest = max(lengths)
-    padded = torch.stack([torch.nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in embeds])
-    mask = torch.tensor([[0] * (longest - length) + [1] * length for length in lengths], device=padded.device)
+    rows = [input_row(model, prompt, request.prompt, request.pictures, request.tokens) for request in requests]
+    for row, request in zip(rows, requests, strict=True):
+        check_context(model, row, request.max_new_tokens)
+    padded, mask = left_padded([row.embeds for row in rows])
     cache = DynamicCache()
     hidden = model.language_model.model(
         inputs_embeds=padded,
@@ -81,10 +72,11 @@ def generate(model: M3Model, prompt: Prompt, requests: Sequence[GenerateRequest]
         use_cache=True,
     ).last_hidden_state[:, -1:]
     most = torch.tensor([[request.max_new_tokens] for request in requests], device=padded.device)
-    decoded = _decode(model, cache, hidden, mask.bool()[:, None], mask.sum(1, keepdim=True), most)
+    sees, position = mask.bool()[:, None], mask.sum(1, keepdim=True)
+    decoded = _decode(model, prompt.stops, _Sampler(requests), cache, hidden, sees, position, most)
     return [
-        _generation(prompt, row, request.tokens, length)
-        for request, length, (row,) in zip(requests, lengths, decoded, strict=True)
+        _generation(prompt, said, row.visual_tokens, len(row.embeds))
+        for (said,), row in zip(decoded, rows, strict=True)
     ]
 
 
@@ -92,60 +84,101 @@ def generate(model: M3Model, prompt: Prompt, requests: Sequence[GenerateRequest]
 def answer_about_pictures(
     model: M3Model,
     prompt: Prompt,
-    features: Tensor,
+    pictures: Sequence[Encoded],
     questions: Sequence[Sequence[str]],
     tokens: int,
     max_new_tokens: int,
 ) -> list[list[Generation]]:
-    """Answer several questions about each picture at one scale.
+    """Answer several questions about each of the pictures at one scale.
 
-    A picture's questions share its visual tokens and stand in one row, as in training.
-
-    Args:
-        features: (B, N, D) of `M3Model.encode`.
-        questions: of each of the B pictures.
-        tokens: a rung of the ladder.
+    A picture's questions share its visual tokens and stand in one row, as in training; pictures with equally many
+    visual tokens are answered together.
     """
-    asked = [[prompt.question_ids(question) for question in row] for row in questions]
-    text = pack([[(ids, []) for ids in row] for row in asked]).to(features.device)
-    start = 1 + tokens
-    states, cache = read(model, model.prefix(features, tokens), text)
+    heads = [model.embed(prompt.head(), (picture,), tokens) for picture in pictures]  # (P, D) each
+    answers: dict[int, list[Generation]] = {}
+    for length in {len(head) for head in heads}:
+        chosen = [i for i, head in enumerate(heads) if len(head) == length]
+        asked = [[prompt.question_ids(question) for question in questions[i]] for i in chosen]
+        prefix = torch.stack([heads[i] for i in chosen])
+        decoded = _answer_rows(model, prompt.stops, prefix, asked, max_new_tokens)
+        visual = length - len(prompt.head()) + 1
+        for i, ids, said in zip(chosen, asked, decoded, strict=True):
+            row = zip(said[: len(ids)], ids, strict=True)
+            answers[i] = [_generation(prompt, each, visual, length + len(own)) for each, own in row]
+    return [answers[i] for i in range(len(pictures))]
+
+
+def _answer_rows(
+    model: M3Model, stops: AbstractSet[int], prefix: Tensor, asked: Sequence[Sequence[list[int]]], max_new_tokens: int
+) -> list[list[_Decoded]]:
+    """Answers to the questions' ids of each row, behind the rows' prefixes (B, P, D)."""
+    text = pack([[(ids, []) for ids in row] for row in asked]).to(prefix.device)
+    start = prefix.shape[1]
+    states, cache = read(model, prefix, text)
     lengths = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor([len(ids) for ids in row], dtype=torch.long, device=features.device) for row in asked],
+        [torch.tensor([len(ids) for ids in row], dtype=torch.long, device=prefix.device) for row in asked],
         batch_first=True,
     )  # (B, Q), 0 where a picture has fewer questions
     last = (lengths.cumsum(1) - 1).clamp(min=0)[..., None]  # (B, Q, 1); a picture may have no question at all
     sees = text.sees(start)
-    decoded = _decode(
+    return _decode(
         model,
+        stops,
+        _greedy,
         cache,
         states.gather(1, last.expand(-1, -1, states.shape[-1])),
         sees.gather(1, last.expand(-1, -1, sees.shape[-1])),
         start + lengths,
         max_new_tokens * (lengths > 0),
     )
-    return [
-        [
-            _generation(prompt, said, tokens, start + len(ids))
-            for ids, said in zip(row, answers[: len(row)], strict=True)
+
+
+def _greedy(logprobs: Tensor) -> Tensor:
+    return logprobs.argmax(-1)
+
+
+class _Sampler:
+    """Chooses each request's next token: greedily, or by chance with the request's own generator."""
+
+    def __init__(self, requests: Sequence[GenerateRequest]):
+        self._sampled = [
+            (row, request, torch.Generator().manual_seed(request.seed))
+            for row, request in enumerate(requests)
+            if request.temperature > 0
         ]
-        for row, answers in zip(asked, decoded, strict=True)
-    ]
+
+    def __call__(self, logprobs: Tensor) -> Tensor:
+        token = _greedy(logprobs)
+        for row, request, generator in self._sampled:
+            chances = (logprobs[row, 0].cpu() / request.temperature).softmax(-1)  # (V,)
+            ranked, order = chances.sort(descending=True)
+            ranked[ranked.cumsum(0) - ranked >= request.top_p] = 0
+            token[row, 0] = order[ranked.multinomial(1, generator=generator)]
+        return token
 
 
-def _generation(prompt: Prompt, decoded: _Decoded, tokens: int, prompt_tokens: int) -> Generation:
+def _generation(prompt: Prompt, decoded: _Decoded, visual_tokens: int, prompt_tokens: int) -> Generation:
     count = len(decoded.ids)
     return Generation(
-        prompt.text(decoded.ids), tokens, prompt_tokens, count, decoded.logprob / count, decoded.finish_reason
+        prompt.text(decoded.ids), visual_tokens, prompt_tokens, count, decoded.logprob / count, decoded.finish_reason
     )
 
 
 def _decode(
-    model: M3Model, cache: DynamicCache, hidden: Tensor, sees: Tensor, position: Tensor, most: Tensor
+    model: M3Model,
+    stops: AbstractSet[int],
+    choose: Callable[[Tensor], Tensor],
+    cache: DynamicCache,
+    hidden: Tensor,
+    sees: Tensor,
+    position: Tensor,
+    most: Tensor,
 ) -> list[list[_Decoded]]:
-    """Greedy answers to the Q questions of each row.
+    """Answers to the Q questions of each row.
 
     Args:
+        stops: ids that end an answer.
+        choose: log-probabilities (B, Q, V) -> tokens (B, Q).
         cache: keys and values of the L tokens of each row.
         hidden: (B, Q, D), the state of each question's last token.
         sees: (B, Q, L), the tokens that a question sees.
@@ -153,19 +186,22 @@ def _decode(
         most: (B, Q), new tokens allowed; 0 where a row has fewer questions.
     """
     language = model.language_model
+    stop = torch.tensor(sorted(stops), device=most.device)
     running = most > 0
     ids: list[list[list[int]]] = [[[] for _ in row] for row in most.tolist()]
     logprob = torch.zeros(most.shape, device=most.device)
     stopped = torch.zeros_like(running)
     own = torch.eye(most.shape[1], dtype=torch.bool, device=most.device).expand(len(most), -1, -1)
     for count in range(1, int(most.max()) + 1):
-        best, token = language.lm_head(hidden).float().log_softmax(-1).max(-1)  # (B, Q)
-        logprob += best * running
+        logprobs = language.lm_head(hidden).float().log_softmax(-1)  # (B, Q, V)
+        token = choose(logprobs)
+        logprob += logprobs.gather(2, token[..., None])[..., 0] * running
         spelt = token.tolist()
         for row, question in running.nonzero().tolist():
             ids[row][question].append(spelt[row][question])
-        stopped |= running & (token == EOS)
-        running = running & (token != EOS) & (count < most)
+        ends = torch.isin(token, stop)
+        stopped |= running & ends
+        running = running & ~ends & (count < most)
         if not running.any():
             break
         sees = torch.cat([sees, own], 2)

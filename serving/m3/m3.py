@@ -1,6 +1,7 @@
 """The M3 model as others use it: load a folder, encode pictures once, answer at any scale."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,60 +9,153 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from serving.m3.checkpoint import load_checkpoint
+from complexity.errors import CheckpointError
+from serving.m3.checkpoint import load_tiny
 from serving.m3.generate import GenerateRequest, Generation, answer_about_pictures, generate
-from serving.m3.images import preprocess
-from serving.m3.model import M3Model
+from serving.m3.hf import MODEL_TYPES as HF
+from serving.m3.hf import load_hf
+from serving.m3.images import cut, pixels_of
+from serving.m3.llava import MODEL_TYPE as LLAVA
+from serving.m3.llava import load_llava
+from serving.m3.model import Encoded, M3Model
+from serving.m3.pool import REDUCTIONS
 from serving.m3.prompt import Prompt
+from serving.m3.score import Score, ScoreRequest, score
+from serving.m3.shards import find_folder
+from serving.m3.tiny import MODEL_TYPE as TINY
 
 M3_TINY = Path(__file__).parent / "weights" / "m3-tiny"
+TILES = 16  # that the tower takes at once
 
 
 class M3:
     """A loaded M3 model with its prompt format. Calls may come from any thread, one at a time."""
 
-    def __init__(self, model: M3Model, prompt: Prompt, model_id: str):
+    def __init__(self, model: M3Model, prompt: Prompt | None, model_id: str):
         self.model = model
-        self.prompt = prompt
+        self._prompt = prompt
         self.model_id = model_id
         """The model's name with a digest of its weights: labels and artifacts of other weights don't fit."""
-        self.ladder = model.config.ladder
-        """Numbers of visual tokens that can be asked for, coarsest first."""
+        self.ladder = model.vision.ladder
+        """Numbers of visual tokens per tile that can be asked for, coarsest first."""
 
-    @torch.inference_mode()
-    def encode(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures of any size -> projected visual tokens (B, N, D) that serve every scale and question."""
-        pixels = preprocess(pictures, self.model.config.image_side_px)
-        weight = next(self.model.tower.parameters())
-        return self.model.encode(pixels.to(weight.device, weight.dtype, memory_format=torch.channels_last))
+    @property
+    def has_prompt(self) -> bool:
+        """Whether the model can be asked in words; without a tokenizer it takes token ids only."""
+        return self._prompt is not None
 
-    def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
-        """Answer a batch of mixed scales greedily; equal to answering one by one.
+    @property
+    def prompt(self) -> Prompt:
+        """How the model wants to be asked.
 
         Raises:
-            OffLadder: a request's `tokens` is not on `ladder`.
+            CheckpointError: the model came without a tokenizer.
         """
-        return generate(self.model, self.prompt, requests)
+        if self._prompt is None:
+            raise CheckpointError(f"{self.model_id} has no tokenizer, so it can't be asked in words")
+        return self._prompt
 
-    def answer(
-        self, features: Tensor, questions: Sequence[Sequence[str]], tokens: int, max_new_tokens: int = 32
-    ) -> list[list[Generation]]:
-        """Answer several questions about each of the encoded pictures (B, N, D) at one scale.
+    @torch.inference_mode()
+    def encode(self, pictures: Sequence[Image.Image]) -> list[Encoded]:
+        """RGB pictures of any size -> projected visual tokens that serve every scale and question."""
+        cuts = [cut(picture, self.model.vision) for picture in pictures]
+        tiles = [tile for each in cuts for tile in each.tiles]
+        weight = next(self.model.tower.parameters())
+        batches = [pixels_of(tiles[i : i + TILES], self.model.vision) for i in range(0, len(tiles), TILES)]
+        encoded = torch.cat(
+            [
+                self.model.encode(batch.to(weight.device, weight.dtype, memory_format=torch.channels_last))
+                for batch in batches
+            ]
+        )  # (K, N, D)
+        counts = [len(each.tiles) for each in cuts]
+        return [
+            Encoded(own, each.grid, picture.size)
+            for own, each, picture in zip(encoded.split(counts), cuts, pictures, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def embed(self, features: Sequence[Encoded], input_ids: Sequence[int], tokens: int) -> Tensor:
+        """The language model's input (L, D) for a prompt's ids, with `IMAGE` in each picture's place.
 
         Raises:
             OffLadder: `tokens` is not on `ladder`.
         """
-        return answer_about_pictures(self.model, self.prompt, features, questions, tokens, max_new_tokens)
+        return self.model.embed(input_ids, features, tokens)
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
+        """Answer a batch; scales, pictures and sampling mix freely, and each answer is what it would be alone.
+
+        Raises:
+            OffLadder: a request's `tokens` is not on `ladder`.
+            InvalidInput: a prompt with its answer would not fit the model's context.
+        """
+        return generate(self.model, self.prompt, requests)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Log-probabilities of given answers, in one forward pass; scales and pictures mix freely.
+
+        Raises:
+            OffLadder: a request's `tokens` is not on `ladder`.
+            InvalidInput: a prompt with its answer would not fit the model's context, or an answer is empty.
+        """
+        return score(self.model, self.prompt, requests)
+
+    def answer(
+        self, pictures: Sequence[Encoded], questions: Sequence[Sequence[str]], tokens: int, max_new_tokens: int = 32
+    ) -> list[list[Generation]]:
+        """Answer several questions about each of the encoded pictures at one scale.
+
+        Raises:
+            OffLadder: `tokens` is not on `ladder`.
+        """
+        return answer_about_pictures(self.model, self.prompt, pictures, questions, tokens, max_new_tokens)
 
 
-def load(path: str | Path = M3_TINY, device: str = "cpu", dtype: torch.dtype | None = None) -> M3:
-    """Load a model folder; in float32 on a CPU and bfloat16 elsewhere, unless `dtype` says otherwise.
+def load(
+    path: str | Path = M3_TINY, device: str = "cpu", dtype: torch.dtype | None = None, reduction: str = "average"
+) -> M3:
+    """Load m3-tiny, a released M3, or a LLaVA in transformers' format.
+
+    Args:
+        path: a folder, or the name of a model of the hub.
+        dtype: of the weights; float32 on a CPU and bfloat16 elsewhere unless given.
+        reduction: how visual tokens become fewer: "average" as M3 is trained, or one of the paper's heuristics for
+            other models, "spatial" and "sequential"; these are named in the model's id.
 
     Raises:
-        CheckpointError: the folder is wrong or incomplete.
+        CheckpointError: the folder is wrong or incomplete; missing and unexpected weights are named.
     """
     dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
-    folder = Path(path)
-    model, prompt = load_checkpoint(folder, device, dtype)
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    return M3(model, prompt, f"{model.config.model_id}@{digest[:12]}")
+    folder = find_folder(path)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} is no model folder: config.json is missing")
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}/config.json can't be read: {error}") from None
+    if kind not in _LOADERS:
+        raise CheckpointError(f"{folder}/config.json has model_type {kind!r}; supported are {', '.join(_LOADERS)}")
+    try:
+        model, prompt = _LOADERS[kind](folder, device, dtype)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} can't be read: {error}") from error
+    name = folder.name if Path(path).is_dir() else str(path).rsplit("/", 1)[-1]
+    if reduction not in REDUCTIONS:
+        raise CheckpointError(f"there is no reduction {reduction!r}; choose one of {', '.join(REDUCTIONS)}")
+    model.reduce = REDUCTIONS[reduction]
+    suffix = "" if reduction == "average" else f"+{reduction}"
+    return M3(model, prompt, f"{name}@{_digest(folder)}{suffix}")
+
+
+_LOADERS = {TINY: load_tiny, LLAVA: load_llava, **dict.fromkeys(HF, load_hf)}
+
+
+def _digest(folder: Path) -> str:
+    """The first 12 hex digits of the weights' SHA-256."""
+    whole = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 24):
+                whole.update(block)
+    return whole.hexdigest()[:12]

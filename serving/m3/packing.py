@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from serving.m3.model import M3Model
-from serving.m3.prompt import PAD
+from serving.m3.pool import pool
+from serving.m3.prompt import BOS, PAD
 
 IGNORE = -100
 
@@ -59,11 +60,26 @@ def pack(rows: Sequence[Sequence[tuple[list[int], list[int]]]]) -> PackedText:
     return PackedText(*columns)
 
 
+def flat_prefix(model: M3Model, features: Tensor, tokens: int) -> Tensor:
+    """<s> and the visual tokens of a batch of pictures of one tile each.
+
+    Args:
+        features: (B, N, D) of `M3Model.encode`.
+        tokens: a rung of the ladder.
+
+    Returns:
+        (B, 1 + tokens, D).
+    """
+    pooled = pool(features, tokens)
+    begin = model.embed_text(torch.full((len(pooled), 1), BOS, device=pooled.device))
+    return torch.cat([begin.to(pooled.dtype), pooled], 1)
+
+
 def read(model: M3Model, prefix: Tensor, text: PackedText) -> tuple[Tensor, DynamicCache]:
     """Run the language model over the pictures' prefixes and then over their packed text.
 
     Args:
-        prefix: (B, P, D) of `M3Model.prefix`.
+        prefix: (B, P, D), what the questions about each picture begin with.
 
     Returns:
         The states of the text's tokens (B, T, D), and the keys and values of all P + T tokens of each row.

@@ -1,8 +1,13 @@
-"""M3's one idea: the grid of projected visual tokens, average-pooled to any rung of the ladder (paper, section 3)."""
+"""M3's one idea: the grid of projected visual tokens, average-pooled to any rung of the ladder (paper, section 3).
 
+Beside it the two samplings that the paper compares with on models that weren't trained for any (table 4). The paper
+doesn't give their index patterns; the ones here are in their docstrings.
+"""
+
+from collections.abc import Callable
 from math import isqrt
 
-from torch import Tensor
+from torch import Tensor, arange
 from torch.nn import functional as F
 
 from complexity.errors import OffLadder
@@ -35,10 +40,36 @@ def pool(features: Tensor, tokens: int) -> Tensor:
     Raises:
         OffLadder: `tokens` is not a rung; the original code floors silently instead (ask 100, get 144).
     """
-    count, width = features.shape[-2:]
-    grid = isqrt(count)
-    if tokens not in ladder_of(grid):
-        raise OffLadder(tokens, ladder_of(grid), "tokens")
+    grid, width = _grid(features, tokens), features.shape[-1]
     cells = features.transpose(1, 2).reshape(-1, width, grid, grid)
     pooled = F.avg_pool2d(cells, grid // isqrt(tokens))  # (B, D, side, side)
     return pooled.flatten(2).transpose(1, 2)  # (B, tokens, D)
+
+
+def sample_spatially(features: Tensor, tokens: int) -> Tensor:
+    """Keep the cell at row k // 2, column k // 2 of each k x k square that `pool` would average; shapes as there."""
+    grid = _grid(features, tokens)
+    step = grid // isqrt(tokens)
+    at = arange(step // 2, grid, step, device=features.device)
+    return features[:, (at[:, None] * grid + at).flatten()]
+
+
+def sample_sequentially(features: Tensor, tokens: int) -> Tensor:
+    """Keep every (N / tokens)-th cell in row order, beginning with the first; shapes as in `pool`."""
+    _grid(features, tokens)
+    return features[:, :: features.shape[1] // tokens]
+
+
+REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "average": pool,
+    "spatial": sample_spatially,
+    "sequential": sample_sequentially,
+}
+
+
+def _grid(features: Tensor, tokens: int) -> int:
+    """Cells on a side of the grid that the features (B, N, D) are of, if `tokens` is a rung of its ladder."""
+    grid = isqrt(features.shape[1])
+    if tokens not in ladder_of(grid):
+        raise OffLadder(tokens, ladder_of(grid), "tokens")
+    return grid

@@ -1,16 +1,21 @@
-"""What an M3 model is made of, as stored in its folder's config.json."""
+"""m3-tiny's boxes: a convolutional tower, a two-layer projector, a small Llama; sizes as in its config.json."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from serving.m3.pool import ladder_of
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from serving.m3.images import Vision
+from serving.m3.model import M3Model
+from serving.m3.tower import ConvTower
 
 MODEL_TYPE = "m3_conv_llama"
 
 
 @dataclass(frozen=True)
-class M3Config:
-    """Sizes of m3-tiny's three boxes.
+class TinyConfig:
+    """Sizes of the boxes.
 
     `language_model` holds the keyword arguments of transformers' LlamaConfig, so that any Llama engine can run it.
     """
@@ -21,15 +26,10 @@ class M3Config:
     tower_widths: tuple[int, int, int, int]
     language_model: dict[str, Any]
 
-    @property
-    def ladder(self) -> tuple[int, ...]:
-        """Numbers of visual tokens that the model can be asked for, coarsest first."""
-        return ladder_of(self.grid)
 
-
-def tiny_config(vocab_size: int) -> M3Config:
+def tiny_config(vocab_size: int) -> TinyConfig:
     """The configuration of m3-tiny: at 576 tokens the language model costs about four times its tower's FLOPs."""
-    return M3Config(
+    return TinyConfig(
         model_id="m3-tiny",
         grid=24,
         image_side_px=192,
@@ -46,3 +46,13 @@ def tiny_config(vocab_size: int) -> M3Config:
             tie_word_embeddings=True,
         ),
     )
+
+
+def build_tiny(config: TinyConfig) -> M3Model:
+    """A model of these sizes with fresh weights."""
+    vision = Vision(config.image_side_px, config.grid, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    tower = ConvTower(config.tower_widths, config.grid)
+    language = LlamaConfig(**config.language_model, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    width = language.hidden_size
+    projector = nn.Sequential(nn.Linear(tower.width, width), nn.GELU(), nn.Linear(width, width))
+    return M3Model(tower, projector, LlamaForCausalLM(language), vision)
