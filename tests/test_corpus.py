@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 
 import numpy as np
@@ -57,6 +58,21 @@ def test_questions_name_one_thing():
             if question.family in ("read_word", "read_number", "read_code", "bar_label"):
                 named = [thing for thing in item.picture.things if f" {thing.colour}" in question.text.lower()]
                 assert len(named) == 1 and named[0].name == question.answer
+
+
+def test_things_lie_where_the_answer_says():
+    """An object or sign that is named in a question about its place is alone in its name, and in that quadrant."""
+    asked = 0
+    for item in (draw_item("train", 4, index, questions=10) for index in range(200)):
+        for question in item.questions:
+            if question.family in ("object_place", "sign_place"):
+                names = [thing.name or f"{thing.colour} {thing.shape}" for thing in item.picture.things]
+                (k,) = [i for i, name in enumerate(names) if re.search(rf"\b{name}\b", question.text)]
+                x, y = item.picture.things[k].centre
+                half = SIDE_PX / 2
+                assert question.answer == f"{'top' if y < half else 'bottom'} {'left' if x < half else 'right'}"
+                asked += 1
+    assert asked > 100
 
 
 def test_a_receipts_total_is_the_sum_of_its_rows():

@@ -85,16 +85,42 @@ def _extreme_shape(sign: int) -> _Family:
     return ask
 
 
-def _largest_place(picture: Picture, rng: Random) -> _Asked | None:
-    found = _extreme(picture, 1)
-    if found is None:
-        return None
-    x, y = found[0].centre
+def quadrant(thing: Thing) -> tuple[str, float] | None:
+    """The quadrant that a thing lies in and how clearly, or None where it lies on a border."""
+    x, y = thing.centre
     half = SIDE_PX / 2
     off = min(abs(x - half), abs(y - half)) / half
-    if off < 0.1:
+    return (f"{'top' if y < half else 'bottom'} {'left' if x < half else 'right'}", off) if off >= 0.1 else None
+
+
+def _largest_place(picture: Picture, rng: Random) -> _Asked | None:
+    found = _extreme(picture, 1)
+    place = found and quadrant(found[0])
+    return _Asked(place[0], found[0], margin=place[1]) if found and place else None
+
+
+def _named_objects(picture: Picture) -> dict[str, Thing]:
+    """The objects that are alone in having their colour and shape, by both."""
+    by_name = {f"{thing.colour} {thing.shape}": thing for thing in _of_kind(picture, "object")}
+    return {name: by_name[name] for name in _unique([f"{o.colour} {o.shape}" for o in _of_kind(picture, "object")])}
+
+
+def _object_place(picture: Picture, rng: Random) -> _Asked | None:
+    named = _named_objects(picture)
+    if not named:
         return None
-    return _Asked(f"{'top' if y < half else 'bottom'} {'left' if x < half else 'right'}", found[0], margin=off)
+    one = rng.choice(list(named))
+    place = quadrant(named[one])
+    return place and _Asked(place[0], named[one], {"one": one}, margin=place[1])
+
+
+def _sign_place(picture: Picture, rng: Random) -> _Asked | None:
+    texts = _texts(picture)
+    if not texts:
+        return None
+    target = rng.choice(texts)
+    place = quadrant(target)
+    return place and _Asked(place[0], target, {"name": target.name}, margin=place[1])
 
 
 def _presence(picture: Picture, rng: Random) -> _Asked | None:
@@ -148,17 +174,15 @@ def _count_shape(picture: Picture, rng: Random) -> _Asked | None:
 
 
 def _relation(picture: Picture, rng: Random) -> _Asked | None:
-    objects = _of_kind(picture, "object")
-    pairs = _unique([f"{thing.colour} {thing.shape}" for thing in objects])
-    if len(pairs) < 2:
+    named = _named_objects(picture)
+    if len(named) < 2:
         return None
-    one, other = rng.sample(pairs, 2)
-    by_name = {f"{thing.colour} {thing.shape}": thing for thing in objects}
-    (x1, y1), (x2, y2) = by_name[one].centre, by_name[other].centre
+    one, other = rng.sample(list(named), 2)
+    (x1, y1), (x2, y2) = named[one].centre, named[other].centre
     side, gap = rng.choice((("left of", x2 - x1), ("right of", x1 - x2), ("above", y2 - y1), ("below", y1 - y2)))
     if abs(gap) < 10:
         return None
-    smaller = min(by_name[one], by_name[other], key=lambda thing: thing.size_px)
+    smaller = min(named[one], named[other], key=lambda thing: thing.size_px)
     blanks = {"one": one, "side": side, "other": other}
     return _Asked("yes" if gap > 0 else "no", smaller, blanks, margin=abs(gap) / SIDE_PX)
 
@@ -264,11 +288,13 @@ FAMILIES: dict[str, tuple[_Family, float]] = {  # family -> (function, weight in
     "colour_by_shape": (_colour_by_shape, 1.5),
     "count_all": (_count_all, 1.0),
     "count_shape": (_count_shape, 1.0),
-    "relation": (_relation, 1.0),
+    "object_place": (_object_place, 1.5),
+    "relation": (_relation, 1.5),
     "read_word": (_read("word"), 3.0),
     "read_number": (_read("number"), 3.0),
     "read_code": (_read("code"), 1.5),
     "sign_colour": (_sign_colour, 2.0),
+    "sign_place": (_sign_place, 1.5),
     "line_below": (_below, 2.0),
     "first_line": (_first_line, 1.5),
     "bar_highest": (_bar_extreme(1), 1.5),

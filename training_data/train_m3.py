@@ -27,12 +27,14 @@ from serving.m3.prompt import Prompt, TinyPrompt, train_tokenizer
 from serving.m3.tiny import build_tiny, tiny_config
 from serving.m3.train import Stage, optimizers, run_stage
 from training_data import tune_m3
+from training_data.captions import describe
 from training_data.corpus import draw_item
 from training_data.dense import HEADS, dense_targets
 from training_data.picture import MAX_THINGS
 
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
-QUESTIONS = 10  # of a picture, packed into one sequence
+QUESTIONS = 12  # of a picture, packed into one sequence
+DESCRIPTIONS, DESCRIBED = 0.5, 36  # share of pictures described beside, and from how many tokens on
 TOWER_PEAK, PEAK, TUNED = 3e-3, 3e-3, 2e-4  # learning rates: the tower, tuning, the tower in tuning
 SPELLING_FIRST, SPELLING = 0.1, 1.5  # weight of a letter: at 1 their noise kept shapes from being learnt at first
 SPELLING_FROM = 0.2  # share of the tower's steps after which letters count in full
@@ -84,10 +86,14 @@ class TuningBatches(Dataset[TuningBatch]):
         most = FEW_THINGS if early else MAX_THINGS
         items = [draw_item("train", self.seed, start + i, QUESTIONS, most) for i in range(TUNING_BATCH)]
         rng = Random(f"tuning-{self.seed}-{step}")
+        scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
         pairs = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
+        if scales[-1] >= DESCRIBED:
+            for item, row in zip(items, pairs, strict=True):
+                if rng.random() < DESCRIPTIONS and (description := describe(item.picture, rng)):
+                    row.append(description)
         text = pack([[(self.prompt.question_ids(q), self.prompt.answer_ids(a)) for q, a in row] for row in pairs])
         targets = torch.from_numpy(np.stack([dense_targets(item.picture, self.grid) for item in items]))
-        scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
         return TuningBatch(_pixels([item.picture.image for item in items]), text, scales, targets, not early)
 
 
@@ -128,7 +134,7 @@ class Recipe:
     """What decides the weights of a run."""
 
     tower_pictures: int = 170_000  # of the tower's stage
-    pictures: int = 68_000  # of the tuning stage
+    pictures: int = 92_000  # of the tuning stage
     seed: int = 0  # of the weights and the corpus
     all_scales: bool = False  # train every scale in every step
     tower: Path | None = None  # weights of a tower and its heads (safetensors): the first stage is left out
@@ -166,7 +172,7 @@ def _train_tower(out: Path, recipe: Recipe, model: M3Model, heads: DenseHeads, d
     """First stage: the tower learns to name what lies under each cell; `out`/tower.safetensors."""
 
     def loss(batch: TowerBatch) -> tuple[Tensor, dict[str, float]]:
-        cells = model.tower(_encode_input(batch.pixels, model.vision, device))
+        cells = model.tower.cells(_encode_input(batch.pixels, model.vision, device))
         return heads.loss(cells, batch.targets.to(device), batch.spelling)
 
     steps = recipe.tower_pictures // TOWER_BATCH
@@ -185,9 +191,9 @@ def _tune(
 
     def loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
         with torch.set_grad_enabled(batch.tower_learns):
-            cells = model.tower(_encode_input(batch.pixels, model.vision, device))
+            cells = model.tower.cells(_encode_input(batch.pixels, model.vision, device))
             dense, _ = heads.loss(cells, batch.targets.to(device), SPELLING)
-        features = model.projector(cells)
+        features = model.projector(cells + model.tower.where)
         losses = m3_losses(
             model, lambda tokens: flat_prefix(model, features, tokens), batch.text.to(device), batch.scales
         )
@@ -226,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--tower", type=Path, help="start from the tower.safetensors of another run instead of training one"
     )
-    parser.add_argument("--pictures", type=int, default=68_000, help="pictures of the tuning stage (68000)")
+    parser.add_argument("--pictures", type=int, default=92_000, help="pictures of the tuning stage (92000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the corpus (0)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument(

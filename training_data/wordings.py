@@ -73,6 +73,12 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Count each {shape}.",
         "What is the number of {shape} shapes?",
     ),
+    "object_place": (
+        "Where is the {one}?",
+        "In which corner is the {one}?",
+        "Which part of the picture holds the {one}?",
+        "The {one} is in which quadrant?",
+    ),
     "relation": (
         "Is the {one} {side} the {other}?",
         "Is there a {one} {side} the {other}?",
@@ -102,6 +108,12 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Which color is the sign that says {name}?",
         "Name the color of the sign {name}.",
         "The sign {name} has what color?",
+    ),
+    "sign_place": (
+        "Where is {name}?",
+        "Where is the sign {name}?",
+        "In which corner is {name} written?",
+        "The sign {name} is in which quadrant?",
     ),
     "line_below": (
         "What is written below {name}?",

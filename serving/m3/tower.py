@@ -37,11 +37,23 @@ class _Block(nn.Module):
         return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
 
 
+def _waves(width: int, grid: int) -> Tensor:
+    """Sines and cosines of each cell's column and row, of a quarter to eight turns over the picture: (N, width)."""
+    turns = 0.25 * 2 ** torch.linspace(0, 5, width // 4)
+    angle = 2 * torch.pi * turns * (torch.arange(grid)[:, None] + 0.5) / grid  # (grid, width / 4)
+    waves = torch.cat([angle.sin(), angle.cos()], 1)  # (grid, width / 2)
+    rows = waves[:, None].expand(-1, grid, -1)
+    return torch.cat([rows.transpose(0, 1), rows], 2).flatten(0, 1)
+
+
 class ConvTower(nn.Module):
     """192x192 pixels -> 24x24 cells of `widths[1]` channels.
 
     Space-to-depth by 4, then cells of 4, 8, 16 and 32 pixels going down; the two coarse levels come back up by
-    addition, so that a cell knows the whole thing that it is part of. Each cell has a learned place embedding.
+    addition, so that a cell knows the whole thing that it is part of.
+
+    What a tower has learnt to say of a cell hardly tells where the cell is (a linear fit explained 9% of the row and
+    22% of the column), so the place is added at the end.
     """
 
     def __init__(self, widths: tuple[int, int, int, int], grid: int):
@@ -62,9 +74,11 @@ class ConvTower(nn.Module):
         self.coarse_out = _Block(coarse)
         self.from_coarse = _Conv(coarse, cell, 1)
         self.cell_out = nn.Sequential(_Block(cell), nn.GroupNorm(8, cell))
+        self.where: Tensor
+        self.register_buffer("where", _waves(cell, grid), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode pictures.
+        """Encode pictures: `cells`, and where each cell is.
 
         Args:
             pixels: (B, 3, 8 * grid, 8 * grid), normalised.
@@ -72,6 +86,10 @@ class ConvTower(nn.Module):
         Returns:
             (B, grid * grid, width), row by row from the top left.
         """
+        return self.cells(pixels) + self.where
+
+    def cells(self, pixels: Tensor) -> Tensor:
+        """What lies under each cell: (B, 3, 8 * grid, 8 * grid) -> (B, grid * grid, width)."""
         x = self.fine(self.stem(F.pixel_unshuffle(pixels, 4)))  # (B, fine, 48, 48)
         x = self.cell(self.to_cell(x) + self.place)  # (B, cell, 24, 24)
         y = self.coarse(self.to_coarse(x))  # (B, coarse, 12, 12)
