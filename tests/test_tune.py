@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -206,3 +208,19 @@ def test_what_comes_before_the_first_question_is_left_out(corpus):
     (corpus / "rows.json").write_text(json.dumps(rows))
     (conversation,) = read_conversations(corpus / "rows.json", corpus)
     assert conversation.turns == (Turn("<image>\nWhat color is it?", "red"),)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_rows(corpus, model):
+    """Under torch's launcher each process takes a part of every batch, texts alone too; one model is written."""
+    rows = json.loads((corpus / "rows.json").read_text())
+    (corpus / "rows.json").write_text(json.dumps([rows[0], rows[2], rows[2], rows[1]]))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "training_data.train_m3"]
+    command += ["--model", model, "--data", corpus / "rows.json", "--images", corpus, "--out", corpus / "out"]
+    command += ["--per_device_train_batch_size", "1", "--scales", "9", "--use_cpu", "true", "--ddp_backend", "gloo"]
+    done = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (report,) = [line for line in done.stdout.splitlines() if line.startswith('{"out"')]
+    assert json.loads(report)["rows"] == 4
+    assert done.stdout.count("'loss_9'") == 2  # four rows, two processes
+    assert load(corpus / "out").ladder

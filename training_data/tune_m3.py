@@ -23,6 +23,7 @@ DEFAULTS = dict(  # LLaVA's, where Trainer's differ
     logging_steps=1,
     save_total_limit=1,
     report_to="none",
+    ddp_find_unused_parameters=False,
     seed=0,
 )
 LORA_RATE = 2e-4
@@ -72,5 +73,6 @@ def main(argv: list[str]) -> int:
         print(f"train-m3: {error}", file=sys.stderr)
         return 2
     report = {"out": str(args.out), "rows": len(conversations), "loss": round(figures["train_loss"], 4)}
-    print(json.dumps({**report, "seconds": round(monotonic() - start)}))
+    if arguments.process_index == 0:
+        print(json.dumps({**report, "seconds": round(monotonic() - start)}))
     return 0

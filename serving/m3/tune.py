@@ -112,7 +112,7 @@ class Tuning(nn.Module):
     def _encode(
         self, pixels: Tensor, layouts: Sequence[Sequence[tuple[int, Size | None, Size]]]
     ) -> tuple[list[list[Encoded]], Tensor]:
-        """Pictures of each row, and a zero that depends on the projector where no row has one: DDP waits for it."""
+        """Pictures of each row, and a zero that without any depends on what encodes them: DDP awaits its gradients."""
         model = self.model
         weight = next(model.projector.parameters())
         blank = not len(pixels)
@@ -125,7 +125,10 @@ class Tuning(nn.Module):
         counts = [[count for count, _, _ in row] for row in layouts]
         each = iter(() if blank else tiles.split(sum(counts, [])))
         pictures = [[Encoded(next(each), grid, size) for _, grid, size in row] for row in layouts]
-        return pictures, (tiles.sum() if blank else tiles.new_zeros(())) * 0.0
+        if not blank:
+            return pictures, tiles.new_zeros(())
+        newline = tiles.new_zeros(()) if model.newline is None else model.newline.sum()
+        return pictures, (tiles.sum() + newline) * 0.0
 
     def _fit(self, ids: list[int], labels: list[int], pictures: Sequence[Encoded]) -> tuple[list[int], list[int]]:
         """A conversation without what goes beyond the context at the finest scale."""
@@ -259,8 +262,10 @@ def tune(
     recipe = recipe if recipe.scales else replace(recipe, scales=m3.ladder)
     tuning = prepare(m3, recipe)
     trainer = _Trainer(tuning, arguments, data_collator=Collate(m3.model.vision), train_dataset=rows_for(m3.prompt))
-    done = trainer.train(resume_from_checkpoint=get_last_checkpoint(str(arguments.output_dir)))
-    last = Path(str(arguments.output_dir)) / "last"
+    folder = Path(str(arguments.output_dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    done = trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    last = folder / "last"
     trainer.save_model(str(last))
     if trainer.is_world_process_zero():
         write(path, recipe, last / "model.safetensors", out, arguments)
