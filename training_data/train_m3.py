@@ -134,7 +134,7 @@ class Recipe:
     """What decides the weights of a run."""
 
     tower_pictures: int = 170_000  # of the tower's stage
-    pictures: int = 92_000  # of the tuning stage
+    pictures: int = 88_000  # of the tuning stage
     seed: int = 0  # of the weights and the corpus
     all_scales: bool = False  # train every scale in every step
     tower: Path | None = None  # weights of a tower and its heads (safetensors): the first stage is left out
@@ -232,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--tower", type=Path, help="start from the tower.safetensors of another run instead of training one"
     )
-    parser.add_argument("--pictures", type=int, default=92_000, help="pictures of the tuning stage (92000)")
+    parser.add_argument("--pictures", type=int, default=88_000, help="pictures of the tuning stage (88000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the corpus (0)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument(
