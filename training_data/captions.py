@@ -29,8 +29,8 @@ def describe(picture: Picture, rng: Random) -> tuple[str, str] | None:
         return None
     names = []
     for thing in things:
-        place = quadrant(thing) if picture.layout in ("shapes", "signs") else None
-        names.append(f"{_name(thing)} {place[0]}" if place else _name(thing))
+        found = quadrant(thing) if picture.layout in ("shapes", "signs") else None
+        names.append(f"{_name(thing)} {found[0]}" if found else _name(thing))
     return asked, "; ".join(names)
 
 

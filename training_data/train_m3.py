@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from time import monotonic
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from serving.m3.model import M3Model
 from serving.m3.packing import PackedText, flat_prefix, pack
 from serving.m3.prompt import Prompt, TinyPrompt, train_tokenizer
 from serving.m3.tiny import build_tiny, tiny_config
+from serving.m3.tower import ConvTower
 from serving.m3.train import Stage, optimizers, run_stage
 from training_data import tune_m3
 from training_data.captions import describe
@@ -171,8 +173,10 @@ def _load_tower(path: Path, model: M3Model, heads: DenseHeads) -> None:
 def _train_tower(out: Path, recipe: Recipe, model: M3Model, heads: DenseHeads, device: str, workers: int) -> None:
     """First stage: the tower learns to name what lies under each cell; `out`/tower.safetensors."""
 
+    tower = cast(ConvTower, model.tower)
+
     def loss(batch: TowerBatch) -> tuple[Tensor, dict[str, float]]:
-        cells = model.tower.cells(_encode_input(batch.pixels, model.vision, device))
+        cells = tower.cells(_encode_input(batch.pixels, model.vision, device))
         return heads.loss(cells, batch.targets.to(device), batch.spelling)
 
     steps = recipe.tower_pictures // TOWER_BATCH
@@ -189,11 +193,13 @@ def _tune(
 ) -> None:
     """Second stage: M3's loss on the whole model."""
 
+    tower = cast(ConvTower, model.tower)
+
     def loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
         with torch.set_grad_enabled(batch.tower_learns):
-            cells = model.tower.cells(_encode_input(batch.pixels, model.vision, device))
+            cells = tower.cells(_encode_input(batch.pixels, model.vision, device))
             dense, _ = heads.loss(cells, batch.targets.to(device), SPELLING)
-        features = model.projector(cells + model.tower.where)
+        features = model.projector(cells + tower.where)
         losses = m3_losses(
             model, lambda tokens: flat_prefix(model, features, tokens), batch.text.to(device), batch.scales
         )
