@@ -1,8 +1,10 @@
+import shutil
+
 import av
 import numpy as np
 import pytest
 from PIL import Image
-from test_llava import GOLDEN
+from test_llava import GOLDEN, change
 
 from complexity.errors import InvalidInput
 from serving.ask import main
@@ -58,6 +60,16 @@ def test_a_wide_video_gets_two_by_two_tiles(tmp_path):
     for tokens in m3.ladder:
         rows = 2 * int(tokens**0.5)
         assert len(m3.model.visual(picture, tokens)) == 5 * tokens + rows
+
+
+def test_merged_flat_a_video_has_the_papers_token_counts(tmp_path):
+    """Without newlines, as the paper counts: five tiles of 1 to 576 tokens."""
+    shutil.copytree(GOLDEN / "ckpt", tmp_path / "ckpt")
+    folder = tmp_path / "ckpt" / "llavanext-tiny-m3"
+    change(folder, mm_patch_merge_type="flat")
+    m3 = load(folder)
+    (picture,) = m3.encode([collage(write(tmp_path / "video.mkv", [90] * 6, (640, 384))).resize((672, 672))])
+    assert [len(m3.model.visual(picture, tokens)) for tokens in m3.ladder] == [5, 45, 180, 720, 2880]
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", "picture", "cut"])
