@@ -134,6 +134,9 @@ def test_a_long_conversation_loses_its_end_and_never_its_picture():
     short = m3.prompt.conversation([Turn("<image>\nred?", "red")])
     losses = [tuning(**collate([TuningRow(*row, (picture(),))]))["loss"] for row in ((ids, labels), short)]
     torch.testing.assert_close(*losses)
+    beyond = m3.prompt.conversation([Turn("<image>\n" + "red " * 600, "EXIT")])
+    tuning(**collate([TuningRow(*beyond, (picture(),))]))["loss"].backward()
+    assert not any(weight.grad.any() for weight in tuning.parameters() if weight.requires_grad)
     two = m3.prompt.conversation([Turn("<image><image>\nred?", "red")])
     with pytest.raises(InvalidInput, match="1152 visual tokens doesn't fit the model's context of 1024"):
         tuning(**collate([TuningRow(*two, (picture(), picture()))]))
