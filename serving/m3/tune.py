@@ -214,6 +214,9 @@ def prepare(m3: M3, recipe: Recipe) -> Tuning:
         model.language_model.requires_grad_(True)
     else:
         _add_lora(model, recipe.lora_rank)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()  # what learns is kept in full precision
     return Tuning(model, recipe)
 
 
@@ -253,7 +256,7 @@ def tune(
     Raises:
         CheckpointError: the model can't be loaded, or can't be written when tuned.
     """
-    m3 = load(path, dtype=torch.float32)
+    m3 = load(path, dtype=_half(arguments) if recipe.lora_rank else torch.float32)  # what is frozen may be coarse
     if not isinstance(m3.prompt, TinyPrompt):
         check_exportable(m3)
     for tokens in recipe.scales:
@@ -274,7 +277,6 @@ def tune(
 
 def write(path: str | Path, recipe: Recipe, trained: Path, out: Path, arguments: TrainingArguments) -> None:
     """Write the model at `path` with trained weights in their places: m3-tiny's format, else transformers'."""
-    half = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
     m3 = load(path, dtype=torch.float32)
     tuning = prepare(m3, recipe)
     state = load_file(trained)
@@ -287,7 +289,12 @@ def write(path: str | Path, recipe: Recipe, trained: Path, out: Path, arguments:
     if isinstance(m3.prompt, TinyPrompt):
         save_tiny(out, m3.model, read_config(find_folder(path)), m3.prompt.tokenizer, torch.float16)
     else:
-        export(M3(m3.model.to(half), m3.prompt, m3.model_id), out)
+        export(M3(m3.model.to(_half(arguments)), m3.prompt, m3.model_id), out)
+
+
+def _half(arguments: TrainingArguments) -> torch.dtype:
+    """The precision that the arguments ask for."""
+    return torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
 
 
 def _merge_lora(language_model: nn.Module) -> None:
