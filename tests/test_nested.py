@@ -3,7 +3,9 @@ import torch
 from m3_toys import toy_m3, toy_pictures
 
 from complexity.errors import InvalidInput, OffLadder
-from serving.m3 import Encoded, GenerateRequest, ScoreRequest
+from serving.m3 import M3, Encoded, GenerateRequest, ScoreRequest
+from serving.m3.formats import plain
+from serving.m3.prompt import IMAGE, LlavaPrompt
 
 QUESTIONS = ["What color is the background?", "Read the red sign.", "How much is MILK?", "red?"]
 
@@ -47,6 +49,19 @@ def test_pictures_of_different_length_share_a_batch():
         alone = m3.generate([GenerateRequest("red?", (picture,), tokens, 4) for tokens in (9, 36)])
         assert [answer.text for answer in alone] == [answer.text for answer in both]
         assert [answer.visual_tokens for answer in both] == [9 * len(picture.tiles), 36 * len(picture.tiles)]
+
+
+def test_a_prompt_may_begin_with_the_picture():
+    """Worded plainly for a tokenizer without a token for the beginning, no text comes before the picture."""
+    m3 = toy_m3()
+    m3 = M3(m3.model, LlavaPrompt(m3.prompt.tokenizer, plain), "toy@0")
+    assert m3.prompt.head() == [IMAGE]
+    pictures = toy_pictures(2)
+    asked = [QUESTIONS[:2], QUESTIONS[2:3]]
+    for picture, row, answers in zip(pictures, asked, m3.answer_at_scales(pictures, asked, (1, 36), 4), strict=True):
+        for question, scales in zip(row, answers, strict=True):
+            alone = m3.generate([GenerateRequest(question, (picture,), tokens, 4) for tokens in (1, 36)])
+            assert [answer.text for answer in alone] == [answer.text for answer in scales]
 
 
 def test_a_picture_without_questions_gets_no_answers():

@@ -150,7 +150,7 @@ def _read(
     that knows that text only, then all questions in one that knows everything; a pass over everything at once would
     spend most of its attention on pairs of tokens that don't see each other.
     """
-    ids = torch.tensor(prompt.head()[:-1], device=model.language_model.device)
+    ids = torch.tensor(prompt.head()[:-1], dtype=torch.long, device=model.language_model.device)  # perhaps none
     head = model.embed_text(ids)  # (H, D)
     before = len(head)
     visual = [[model.visual(picture, tokens).to(head.dtype) for tokens in scales] for picture in pictures]
