@@ -30,28 +30,16 @@ from transformers import (
 )
 
 GRID, LADDER = 24, (1, 9, 36, 144, 576)
-SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
+_CLIP = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+_LLAMA = (*_CLIP, "num_key_value_heads", "vocab_size")
+SIZES = {
     "7b": (
-        dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16),
-        dict(
-            hidden_size=4096,
-            intermediate_size=11008,
-            num_hidden_layers=32,
-            num_attention_heads=32,
-            num_key_value_heads=32,
-            vocab_size=32000,
-        ),
+        dict(zip(_CLIP, (1024, 4096, 24, 16), strict=True)),
+        dict(zip(_LLAMA, (4096, 11008, 32, 32, 32, 32000), strict=True)),
     ),
     "toy": (
-        dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2),
-        dict(
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            vocab_size=128,
-        ),
+        dict(zip(_CLIP, (32, 64, 3, 2), strict=True)),
+        dict(zip(_LLAMA, (64, 96, 2, 4, 2, 128), strict=True)),
     ),
 }
 

@@ -11,7 +11,7 @@ from complexity.errors import InvalidInput
 from complexity.picture import decode_picture
 from serving.m3.formats import PLACE
 from serving.m3.prompt import Prompt, Turn
-from serving.m3.tune import TuningRow
+from serving.m3.tuning import TuningRow
 
 
 @dataclass(frozen=True)

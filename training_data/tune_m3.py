@@ -11,7 +11,8 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from complexity.errors import M3Error
-from serving.m3.tune import Recipe, tune
+from serving.m3.tune import tune
+from serving.m3.tuning import Recipe
 from training_data.llava_json import Conversations, read_conversations
 
 DEFAULTS = dict(  # LLaVA's, where Trainer's differ
