@@ -6,6 +6,7 @@ scale. In memory: numpy arrays with one entry per sample, B samples by S scales.
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from complexity.errors import LabelTableError
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 SPLITS = ("train", "calibration", "test", "")
 
 COLUMNS = pa.schema(
@@ -36,11 +37,15 @@ COLUMNS = pa.schema(
         ("visual_tokens", pa.int32()),  # what the language model saw
         ("prediction", pa.string()),
         ("score", pa.float32()),  # in [0, 1]
-        ("mean_logprob", pa.float32()),  # natural log, mean over the answer's tokens
+        ("mean_logprob", pa.float32()),  # natural log, mean over the prediction's tokens; NaN: not known
+        ("reference_logprob", pa.float32()),  # the same of the likeliest reference; NaN: not known
         ("generated_tokens", pa.int32()),
         ("image_features", pa.list_(pa.float32())),  # F numbers, the same for all rows of a picture
+        ("tower_features", pa.list_(pa.float32())),  # G numbers (perhaps none) from the model's own look at it
     ]
 )
+NUMBERS = ("score", "mean_logprob", "reference_logprob", "visual_tokens")
+FEATURES = ("image_features", "tower_features")
 PER_SAMPLE = ("dataset", "task", "split", "image_sha256", "question")  # must not change between a sample's rows
 
 
@@ -63,6 +68,8 @@ class LabelRow:
     mean_logprob: float
     generated_tokens: int
     image_features: Sequence[float] | np.ndarray
+    reference_logprob: float = math.nan
+    tower_features: Sequence[float] | np.ndarray = ()
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,10 @@ class LabelMeta:
     """What all shards of a table share."""
 
     ladder: tuple[int, ...]
-    feature_version: str
+    feature_version: str  # of image_features
     model: str
     sweep_version: str
+    tower_version: str = ""  # of tower_features; "" where there are none
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,10 @@ class LabelTable:
     image_sha256: np.ndarray  # (B,)
     question: np.ndarray  # (B,)
     image_features: np.ndarray  # (B, F) float32
+    tower_features: np.ndarray  # (B, G) float32
     score: np.ndarray  # (B, S) float32
-    mean_logprob: np.ndarray  # (B, S) float32
+    mean_logprob: np.ndarray  # (B, S) float32, NaN: not known
+    reference_logprob: np.ndarray  # (B, S) float32, NaN: not known
     visual_tokens: np.ndarray  # (B, S) int32
 
     @property
@@ -148,7 +158,8 @@ def write_shard(path: Path, rows: Sequence[LabelRow], meta: LabelMeta) -> None:
             raise LabelTableError(f"{path}: sample {row.sample_id} has score {row.score}; scores lie in [0, 1]")
     columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS.names}
     columns["references"] = [list(refs) for refs in columns["references"]]
-    columns["image_features"] = [np.asarray(values, np.float32) for values in columns["image_features"]]
+    for name in FEATURES:
+        columns[name] = [np.asarray(values, np.float32) for values in columns[name]]
     table = pa.Table.from_pydict(columns, schema=COLUMNS.with_metadata(_encode(meta)))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
@@ -233,6 +244,7 @@ def _encode(meta: LabelMeta) -> dict[bytes, bytes]:
         b"m3.feature_version": meta.feature_version.encode(),
         b"m3.model": meta.model.encode(),
         b"m3.sweep_version": meta.sweep_version.encode(),
+        b"m3.tower_version": meta.tower_version.encode(),
     }
 
 
@@ -251,7 +263,8 @@ def _read_meta(shard: Path) -> LabelMeta:
             raise LabelTableError(f"{shard}: column {column.name!r} is {found or 'missing'}, expected {column.type}")
     try:
         ladder = tuple(json.loads(stored[b"m3.ladder"]))
-        texts = [stored[key].decode() for key in (b"m3.feature_version", b"m3.model", b"m3.sweep_version")]
+        keys = (b"m3.feature_version", b"m3.model", b"m3.sweep_version", b"m3.tower_version")
+        texts = [stored[key].decode() for key in keys]
     except (KeyError, ValueError, TypeError) as error:
         raise LabelTableError(f"{shard}: broken metadata ({error!r})") from None
     if not ladder or list(ladder) != sorted({int(rung) for rung in ladder}) or ladder[0] < 1:
@@ -307,24 +320,29 @@ def _check_rows(path: Path, rows: pa.Table, meta: LabelMeta) -> None:
 def _per_sample(path: Path, rows: pa.Table, meta: LabelMeta) -> LabelTable:
     scales = len(meta.ladder)
     firsts = rows.take(pa.array(np.arange(0, rows.num_rows, scales)))
-    features = firsts["image_features"].combine_chunks()
-    widths = np.unique(np.asarray(features.value_lengths()))
-    if len(widths) != 1:
-        raise LabelTableError(f"{path}: pictures with {widths.tolist()} features; all must have the same number")
-    image_features = np.asarray(features.flatten()).reshape(len(firsts), int(widths[0]))
-    broken = ~np.isfinite(image_features).all(axis=1)
-    if broken.any():
-        raise LabelTableError(f"{path}: sample {_text(firsts, 'sample_id')[broken.argmax()]} has features not finite")
     numbers: dict[str, Any] = {
-        name: _number(rows, name).reshape(-1, scales) for name in ("score", "mean_logprob", "visual_tokens")
+        name: _number(rows, name).reshape(-1, scales) for name in NUMBERS
     }
     return LabelTable(
         meta=meta,
         sample_id=_text(firsts, "sample_id"),
-        image_features=image_features,
+        **{name: _features(path, firsts, name) for name in FEATURES},
         **{name: _text(firsts, name) for name in PER_SAMPLE},
         **numbers,
     )
+
+
+def _features(path: Path, firsts: pa.Table, name: str) -> np.ndarray:
+    """(B, width), one row per sample."""
+    lists = firsts[name].combine_chunks()
+    widths = np.unique(np.asarray(lists.value_lengths()))
+    if len(widths) != 1:
+        raise LabelTableError(f"{path}: pictures with {widths.tolist()} {name}; all must have the same number")
+    features = np.asarray(lists.flatten()).reshape(len(firsts), int(widths[0]))
+    broken = ~np.isfinite(features).all(axis=1)
+    if broken.any():
+        raise LabelTableError(f"{path}: sample {_text(firsts, 'sample_id')[broken.argmax()]} has {name} not finite")
+    return features
 
 
 def _text(rows: pa.Table, column: str) -> np.ndarray:

@@ -25,7 +25,7 @@ from router.report import judge
 from router.split import split_table
 
 matrices = st.integers(1, 30).flatmap(
-    lambda rows: st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), min_size=rows, max_size=rows)
+    lambda rows: st.lists(st.lists(st.floats(0, 1, allow_subnormal=False), min_size=5, max_size=5), min_size=rows, max_size=rows)
 )
 
 
@@ -38,7 +38,9 @@ def table_of(score: np.ndarray, **columns: np.ndarray) -> LabelTable:
     text = np.array([f"{i}" for i in range(count)], dtype=object)
     split = np.full(count, "", dtype=object)
     default = dict(sample_id=text, dataset=split, task=split, split=split, image_sha256=text, question=text)
-    numbers = dict(image_features=np.zeros((count, 2), np.float32), mean_logprob=score, visual_tokens=score)
+    features = np.zeros((count, 2), np.float32)
+    numbers = dict(image_features=features, tower_features=features[:, :0], mean_logprob=score)
+    numbers |= dict(reference_logprob=score, visual_tokens=score)
     meta = LabelMeta(LADDER[: score.shape[1]], "f", "m", "s")
     return LabelTable(meta=meta, score=score, **{**default, **numbers, **columns})
 

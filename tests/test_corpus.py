@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from complexity.picture import decode_picture
-from training_data.corpus import SPLITS, draw_item
+from training_data.corpus import SPLITS, draw_item, nudged
 from training_data.dense import HEADS, IGNORE, dense_targets
 from training_data.picture import MAX_THINGS, SIDE_PX
 from training_data.questions import FAMILIES, LATENT_NAMES, WORDINGS
@@ -115,3 +115,15 @@ def test_dense_labels_name_the_thing_under_a_cell():
             assert labels[:, i].min() >= IGNORE and labels[:, i].max() < classes
         assert (labels[:, names.index("centre")] == 1).sum() <= len(item.picture.things)
         assert (labels[:, names.index("kind")] >= 0).all()
+
+
+def test_a_nudged_picture_is_the_picture_moved():
+    """Another rendering has the same questions and the same pixels a step aside; 0 leaves the item as it is."""
+    item = ITEMS[0]
+    assert nudged(item, 0) is item
+    again = nudged(item, 1)
+    assert again.questions == item.questions and again.png != item.png and nudged(item, 1).png == again.png
+    old, new = np.asarray(item.picture.image), np.asarray(again.picture.image)
+    inner = old[2:-2, 2:-2]
+    moved = [new[y : y + len(inner), x : x + len(inner)] for y in range(5) for x in range(5)]
+    assert any(np.array_equal(inner, each) for each in moved)

@@ -104,7 +104,7 @@ def test_done_samples_are_those_at_every_scale(tmp_path: Path):
         (rows([0]) + [row(1, 1)], r"s0001 lacks scale\(s\) \[9, 36\]"),
         (rows([0]) + [row(0, 9)], "s0000 appears twice at 9 tokens"),
         (rows([0]) + [row(1, t, question="a" if t == 1 else "b") for t in LADDER], "s0001 has more than one question"),
-        (rows([0]) + [row(1, t, image_features=[1.0]) for t in LADDER], r"\[1, 2\] features"),
+        (rows([0]) + [row(1, t, image_features=[1.0]) for t in LADDER], r"\[1, 2\] image_features"),
         (rows([0]) + [row(1, t, image_features=[1.0, float("nan")]) for t in LADDER], "s0001.*not finite"),
         (rows([0]) + [row(1, t, split="dev") for t in LADDER], "unknown split 'dev'"),
         ([], "empty"),
@@ -166,7 +166,7 @@ def test_broken_and_foreign_files_are_refused(tmp_path: Path):
 
     newer = {**stored.schema.metadata, b"m3.schema_version": b"99"}
     pq.write_table(stored.replace_schema_metadata(newer), tmp_path / "a.parquet")
-    with pytest.raises(LabelTableError, match="schema version 99, this code reads version 1"):
+    with pytest.raises(LabelTableError, match="schema version 99, this code reads version 2"):
         read_labels(tmp_path)
 
     pq.write_table(stored.drop_columns(["score"]), tmp_path / "a.parquet")

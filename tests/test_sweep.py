@@ -15,7 +15,8 @@ from complexity.labels import LabelMeta, read_labels, write_shard
 from complexity.picture import decode_picture
 from serving.m3 import GenerateRequest, load
 from serving.m3.checkpoint import save_tiny
-from training_data.sweep import GENERATED, JUDGED, draw_items, main, sample_id, sweep
+from serving.m3.tower_features import TOWER_FEATURE_VERSION, tower_features
+from training_data.sweep import SWEEP_VERSION, draw_items, main, sample_id, sweep
 
 
 @pytest.fixture
@@ -32,11 +33,13 @@ def test_a_generated_table_holds_what_the_model_says(model, tmp_path):
     table = read_labels(tmp_path / "labels")
     items = list(draw_items("test", 5, 12, 3))
     assert {sample_id(item, k) for item in items for k in range(len(item.questions))} == set(table.sample_id)
-    assert table.meta == LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, GENERATED)
+    assert table.meta == LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, SWEEP_VERSION, TOWER_FEATURE_VERSION)
     row = list(table.sample_id).index(sample_id(items[1], 0))
     assert table.question[row] == items[1].questions[0].text and table.task[row] == items[1].questions[0].family
     np.testing.assert_array_equal(table.image_features[row], image_features(decode_picture(items[1].png)))
     (picture,) = m3.encode([items[1].picture.image])
+    seen = tower_features(picture.tiles, m3.ladder)
+    np.testing.assert_allclose(table.tower_features[row], seen, rtol=1e-3, atol=1e-4)
     for rung, tokens in enumerate(m3.ladder):
         (answer,) = m3.generate([GenerateRequest(items[1].questions[0].text, (picture,), tokens, 12)])
         assert table.mean_logprob[row, rung] == pytest.approx(answer.mean_logprob, abs=1e-4)
@@ -54,6 +57,9 @@ def test_judging_gives_the_scores_of_generating(tmp_path):
     right = judged.score == 1
     assert right.any() and not right.all()
     np.testing.assert_allclose(judged.mean_logprob[right], generated.mean_logprob[right], atol=1e-3)
+    np.testing.assert_array_equal(judged.mean_logprob[right], judged.reference_logprob[right])
+    assert np.isnan(judged.mean_logprob[~right]).all() and np.isfinite(generated.mean_logprob).all()
+    assert np.isfinite(judged.reference_logprob).all() and np.isnan(generated.reference_logprob).all()
 
 
 def test_killed_and_started_again_nothing_is_lost_or_doubled(model, tmp_path):
@@ -80,7 +86,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(model, tmp_path):
 
 def test_a_table_of_another_model_is_not_added_to(model, tmp_path):
     """Labels of different weights never mix in one table."""
-    write_shard(tmp_path / "labels" / "old.parquet", [], LabelMeta((1, 9), "v0", "other@1", JUDGED))
+    write_shard(tmp_path / "labels" / "old.parquet", [], LabelMeta((1, 9), "v0", "other@1", SWEEP_VERSION))
     with pytest.raises(LabelTableError, match="other@1"):
         sweep(load(model), "test", 0, 5, 2, tmp_path / "labels")
 

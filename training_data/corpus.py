@@ -6,6 +6,9 @@ from functools import cached_property
 from random import Random
 from typing import Literal
 
+import numpy as np
+from PIL import Image
+
 from training_data.picture import MAX_THINGS, SHIFTED, TRAINED, Picture, draw_picture
 from training_data.questions import Question, ask
 
@@ -41,3 +44,19 @@ def draw_item(split: Split, seed: int, index: int, questions: int, most_things: 
     shifted = split == "shifted"
     picture = draw_picture(rng, replace(SHIFTED if shifted else TRAINED, most_things=most_things))
     return CorpusItem(item_id, picture, tuple(ask(picture, rng, questions, held_out=shifted)))
+
+
+def nudged(item: CorpusItem, again: int) -> CorpusItem:
+    """The item with its picture moved by up to two pixels each way, another way for each `again`; 0 leaves it.
+
+    Nothing that a question asks changes; what changes of a model's answer was luck.
+    """
+    if not again:
+        return item
+    rng = Random(f"{item.item_id}-nudged-{again}")
+    moves = [(right, down) for right in range(-2, 3) for down in range(-2, 3) if right or down]
+    right, down = rng.choice(moves)
+    pixels = np.pad(np.asarray(item.picture.image), ((2, 2), (2, 2), (0, 0)), mode="edge")
+    high, wide = pixels.shape[0] - 4, pixels.shape[1] - 4
+    image = Image.fromarray(pixels[2 - down : 2 - down + high, 2 - right : 2 - right + wide])
+    return replace(item, picture=replace(item.picture, image=image))

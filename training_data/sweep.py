@@ -7,6 +7,7 @@ and repeats nothing.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,13 @@ from complexity.sample import Sample
 from serving.m3 import M3, M3_TINY, Encoded, load, short_answer
 from serving.m3.pool import REDUCTIONS
 from serving.m3.prompt import WORDINGS
-from training_data.corpus import SPLITS, CorpusItem, Split, draw_item
+from serving.m3.tower_features import TOWER_FEATURE_VERSION, tower_features
+from training_data.corpus import SPLITS, CorpusItem, Split, draw_item, nudged
 from training_data.scoring import exact_match
 
 BATCH = 16  # pictures of a shard, and those that the tower takes at once
 AT_ONCE = {"cpu": 2}  # pictures that the language model takes at once: 16 take a CPU 1.3 times as long
-JUDGED, GENERATED = "drawn-2-judged", "drawn-2-generated"  # versions of the table
+SWEEP_VERSION = "drawn-3"
 MAX_NEW_TOKENS = 12
 
 
@@ -58,9 +60,9 @@ def label_rows(m3: M3, items: Sequence[CorpusItem], generate: bool = False, shor
     parts = [slice(start, start + step) for start in range(0, len(items), step)]
     outcomes = [outcome for part in parts for outcome in judge(m3, encoded[part], items[part], asked[part])]
     rows = []
-    for item, outcome_rows in zip(items, outcomes, strict=True):
+    for item, look, outcome_rows in zip(items, encoded, outcomes, strict=True):
         picture = Sample(item.png, "-")
-        features = image_features(picture.picture)
+        features, seen = image_features(picture.picture), tower_features(look.tiles, m3.ladder)
         split = item.item_id.split("-")[0]
         for k, (question, scales) in enumerate(zip(item.questions, outcome_rows, strict=True)):
             rows += [
@@ -78,8 +80,10 @@ def label_rows(m3: M3, items: Sequence[CorpusItem], generate: bool = False, shor
                     prediction=outcome.prediction,
                     score=outcome.score,
                     mean_logprob=outcome.mean_logprob,
+                    reference_logprob=outcome.reference_logprob,
                     generated_tokens=outcome.generated_tokens,
                     image_features=features,
+                    tower_features=seen,
                 )
                 for tokens, outcome in zip(m3.ladder, scales, strict=True)
             ]
@@ -93,7 +97,8 @@ class _Outcome:
     visual_tokens: int
     prediction: str
     score: float
-    mean_logprob: float
+    mean_logprob: float  # of the prediction; NaN when it isn't known
+    reference_logprob: float  # NaN when it isn't known
     generated_tokens: int
 
 
@@ -112,6 +117,7 @@ def _judged(
                     said.visual_tokens,
                     question.answer if said.greedy else "",
                     float(said.greedy),
+                    said.logprob / len(said.logprobs) if said.greedy else math.nan,
                     said.logprob / len(said.logprobs),
                     len(said.logprobs) if said.greedy else 0,
                 )
@@ -134,6 +140,7 @@ def _generated(
                     said.text,
                     exact_match(said.text, [question.answer]),
                     said.mean_logprob,
+                    math.nan,
                     said.completion_tokens,
                 )
                 for said in scales
@@ -145,19 +152,28 @@ def _generated(
 
 
 def sweep(
-    m3: M3, split: Split, seed: int, pairs: int, questions: int, out: Path, generate: bool = False, short: bool = False
+    m3: M3,
+    split: Split,
+    seed: int,
+    pairs: int,
+    questions: int,
+    out: Path,
+    generate: bool = False,
+    short: bool = False,
+    again: int = 0,
 ) -> int:
     """Sweep a split into the label table `out`, skipping what stands there; the number of new pairs.
 
     Args:
         generate: decode the answers; otherwise the references are judged, which gives the same scores.
         short: ask with LLaVA's instruction to answer in a word or phrase; the table keeps the bare questions.
+        again: another rendering of the same pictures (`nudged`), which tells skill from luck.
 
     Raises:
         LabelTableError: `out` holds a table of another model, ladder or feature version.
     """
-    version = (GENERATED if generate else JUDGED) + ("-short" if short else "")
-    meta = LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, version)
+    version = SWEEP_VERSION + ("-short" if short else "") + (f"-again-{again}" if again else "")
+    meta = LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, version, TOWER_FEATURE_VERSION)
     found = read_meta(out)
     if found not in (None, meta):
         raise LabelTableError(f"{out} holds {found}; this sweep would add {meta}")
@@ -179,7 +195,7 @@ def sweep(
             if sample_id(item, 0) in done:  # a shard has all of a picture's questions or none
                 bar.update(len(item.questions))
                 continue
-            batch.append(item)
+            batch.append(nudged(item, again))
             if len(batch) == BATCH:
                 flush()
         flush()
@@ -208,8 +224,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--generate",
         action="store_true",
-        help="decode and keep what the model says; otherwise references are judged, with the same scores but no texts "
-        "where the model is wrong",
+        help="decode and keep what the model says and how sure it was; otherwise references are judged, in half the "
+        "time, with the same scores but neither text nor certainty where the model is wrong",
+    )
+    parser.add_argument(
+        "--again", type=int, default=0, help="another rendering of the same pictures, moved by a pixel or two (0: none)"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     args = parser.parse_args(argv)
@@ -219,7 +238,8 @@ def main(argv: list[str] | None = None) -> int:
             raise M3Error(f"--pairs {args.pairs} and --questions {args.questions} must be at least 1")
         torch.set_flush_denormal(True)
         m3 = load(args.model, args.device, reduction=args.reduction, wording=args.wording)
-        new = sweep(m3, args.split, args.seed, args.pairs, args.questions, args.out, args.generate, args.short)
+        wanted = (args.split, args.seed, args.pairs, args.questions, args.out)
+        new = sweep(m3, *wanted, args.generate, args.short, args.again)
     except M3Error as error:
         print(f"sweep-m3: {error}", file=sys.stderr)
         return 2
