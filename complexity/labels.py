@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from complexity.errors import LabelTableError
 
 SCHEMA_VERSION = "2"
+PICTURES = "pictures"  # folder in a table's folder that may hold its pictures as <image_sha256>.png
 SPLITS = ("train", "calibration", "test", "")
 
 COLUMNS = pa.schema(
@@ -42,10 +43,11 @@ COLUMNS = pa.schema(
         ("generated_tokens", pa.int32()),
         ("image_features", pa.list_(pa.float32())),  # F numbers, the same for all rows of a picture
         ("tower_features", pa.list_(pa.float32())),  # G numbers (perhaps none) from the model's own look at it
+        ("latents", pa.list_(pa.float32())),  # L numbers (perhaps none) that only the sample's maker knows
     ]
 )
 NUMBERS = ("score", "mean_logprob", "reference_logprob", "visual_tokens")
-FEATURES = ("image_features", "tower_features")
+FEATURES = ("image_features", "tower_features", "latents")
 PER_SAMPLE = ("dataset", "task", "split", "image_sha256", "question")  # must not change between a sample's rows
 
 
@@ -70,6 +72,7 @@ class LabelRow:
     image_features: Sequence[float] | np.ndarray
     reference_logprob: float = math.nan
     tower_features: Sequence[float] | np.ndarray = ()
+    latents: Sequence[float] | np.ndarray = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class LabelTable:
     question: np.ndarray  # (B,)
     image_features: np.ndarray  # (B, F) float32
     tower_features: np.ndarray  # (B, G) float32
+    latents: np.ndarray  # (B, L) float32
     score: np.ndarray  # (B, S) float32
     mean_logprob: np.ndarray  # (B, S) float32, NaN: not known
     reference_logprob: np.ndarray  # (B, S) float32, NaN: not known

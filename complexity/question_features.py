@@ -70,10 +70,15 @@ def question_features(question: str) -> np.ndarray:
     # a yes-no word counts at the beginning only: "is there a ring?" but not "what is the total?"
     told[-1] = int(bool(words) and words[0] in CUES["yes_no"])
     hashed = np.zeros(BUCKETS, np.float32)
-    kinds = ["^", *(_kind(token) for token in tokens), "$"]
+    kinds = ["^", *map(_kind, tokens), "$"]
     for gram in (*kinds[1:-1], *(f"{one} {two}" for one, two in zip(kinds, kinds[1:], strict=False))):
         hashed[zlib.crc32(gram.encode()) % BUCKETS] = 1.0
     return np.concatenate([np.array(told, np.float32), hashed])
+
+
+def kinds_of_words(question: str) -> list[str]:
+    """The question's words as they are hashed: capitals, numbers and names of colours by kind, others in lower case."""
+    return [_kind(token) for token in _TOKENS.findall(question)]
 
 
 def colours_named(question: str) -> np.ndarray:

@@ -5,10 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from complexity.errors import InvalidInput
 from complexity.labels import LabelTable
-from router.policy import choose_rung, worth
+from router.certify import check_level
+from router.policy import FINEST_ALWAYS, choose_rung, worth
 
-PRICES: tuple[float, ...] = (0.0, *np.geomspace(1e-6, 1.0, 181).tolist())  # probability per visual token
+PRICES: tuple[float, ...] = (  # probability per unit of cost, from always the finest to always the coarsest
+    FINEST_ALWAYS,
+    *(-np.geomspace(1e-2, 1e-6, 41)).tolist(),
+    0.0,
+    *np.geomspace(1e-6, 1.0, 181).tolist(),
+)
 
 Believe = Callable[[LabelTable], np.ndarray]  # rows -> (B, S) P(right)
 
@@ -17,25 +24,58 @@ Believe = Callable[[LabelTable], np.ndarray]  # rows -> (B, S) P(right)
 class CurvePoint:
     """What a price costs and brings on some set of samples."""
 
-    price: float  # probability of a right answer per visual token
+    price: float  # probability of a right answer per unit of cost
     accuracy: float  # mean score
     tokens: float  # mean visual tokens
+    cost: float  # mean cost; the tokens unless other costs are given
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the user wants of the router; exactly one of the three."""
+
+    max_loss: float | None = None  # accuracy that may be lost against the finest scale, as a share
+    budget: float | None = None  # mean cost per sample, in the costs' unit
+    certify: float | None = None  # share of all samples that may be spoilt (router/certify.py)
+    confidence: float = 0.9  # of the certificate
+
+    def __post_init__(self) -> None:
+        if sum(wish is not None for wish in (self.max_loss, self.budget, self.certify)) != 1:
+            raise InvalidInput("one of --max-loss, --budget and --certify is needed")
+        if self.max_loss is not None and not 0 <= self.max_loss < 1:
+            raise InvalidInput(f"--max-loss {self.max_loss:g} must be at least 0 and below 1; 0.01 is one point")
+        if self.budget is not None and not self.budget > 0:
+            raise InvalidInput(f"--budget {self.budget:g} must be above 0")
+        check_level(0.5 if self.certify is None else self.certify, self.confidence)
+
+    def __str__(self) -> str:
+        if self.max_loss is not None:
+            return f"--max-loss {self.max_loss:g}"
+        if self.budget is not None:
+            return f"--budget {self.budget:g}"
+        return f"--certify {self.certify:g} --confidence {self.confidence:g}"
 
 
 def price_curve(
-    probabilities: np.ndarray, score: np.ndarray, ladder: Sequence[int], prices: Sequence[float] = PRICES
+    probabilities: np.ndarray,
+    score: np.ndarray,
+    ladder: Sequence[int],
+    costs: Sequence[float] | None = None,
+    prices: Sequence[float] = PRICES,
 ) -> tuple[CurvePoint, ...]:
     """Follow the policy at rising prices.
 
     Args:
         probabilities: (B, S) predicted P(right).
         score: (B, S) what each scale really scored.
+        costs: S costs of the rungs; their tokens unless given.
 
     Returns:
         One point per price; tokens never rise from one to the next. Prices that change no sample's scale are left out.
     """
-    worths = worth(probabilities, ladder)
     tokens = np.asarray(ladder)
+    cost = np.asarray(ladder if costs is None else costs, float)
+    worths = worth(probabilities, cost.tolist())
     points: list[CurvePoint] = []
     before = None
     for price in prices:
@@ -44,18 +84,29 @@ def price_curve(
             continue
         before = rungs
         scored = score[np.arange(len(rungs)), rungs]
-        points.append(CurvePoint(float(price), float(scored.mean()), float(tokens[rungs].mean())))
+        points.append(
+            CurvePoint(float(price), float(scored.mean()), float(tokens[rungs].mean()), float(cost[rungs].mean()))
+        )
     return tuple(points)
 
 
-def pick_price(curve: Sequence[CurvePoint], finest_accuracy: float, max_loss: float) -> CurvePoint:
-    """The point with the fewest tokens that loses at most `max_loss` of accuracy against always taking the finest
-    scale; when no point is that good, the most accurate one.
+def pick_price(curve: Sequence[CurvePoint], finest_accuracy: float, target: Target) -> CurvePoint:
+    """The point that meets a target at the least cost.
+
+    With `max_loss` the cheapest that loses at most so much against always taking the finest scale; with `budget` the
+    most accurate that costs at most so much on average.
+
+    Raises:
+        InvalidInput: the budget is below the coarsest scale's cost.
     """
-    good = [point for point in curve if point.accuracy >= finest_accuracy - max_loss]
-    if good:
-        return min(good, key=lambda point: (point.tokens, point.price))
-    return max(curve, key=lambda point: (point.accuracy, -point.tokens))
+    if target.budget is not None:
+        within = [point for point in curve if point.cost <= target.budget]
+        if not within:
+            raise InvalidInput(f"--budget {target.budget:g} is below {curve[-1].cost:g}, the cost of the coarsest scale")
+        return max(within, key=lambda point: (point.accuracy, -point.cost))
+    allowed = 0.0 if target.max_loss is None else target.max_loss
+    good = [point for point in curve if point.accuracy >= finest_accuracy - allowed]  # the finest itself at least
+    return min(good, key=lambda point: (point.cost, point.price))
 
 
 @dataclass(frozen=True)
@@ -68,9 +119,10 @@ class Chooser:
     curve: tuple[CurvePoint, ...]  # on the rows that set the price
 
 
-def tuned(name: str, believe: Believe, held_out: LabelTable, max_loss: float) -> Chooser:
-    """Set a chooser's price on held-out rows by the rule of `pick_price`."""
+def tuned(
+    name: str, believe: Believe, held_out: LabelTable, target: Target, costs: Sequence[float] | None = None
+) -> Chooser:
+    """Set a chooser's price on held-out rows; a certificate is no matter of this, and such a target costs nothing yet."""
     score = held_out.score.astype(float)
-    curve = price_curve(believe(held_out), score, held_out.ladder)
-    price = pick_price(curve, float(score[:, -1].mean()), max_loss).price
-    return Chooser(name, believe, price, curve)
+    curve = price_curve(believe(held_out), score, held_out.ladder, costs)
+    return Chooser(name, believe, pick_price(curve, float(score[:, -1].mean()), target).price, curve)

@@ -6,7 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from complexity.errors import InvalidInput
+from complexity.errors import InvalidInput, OffLadder
+
+FINEST_ALWAYS = -1.0  # the price at which nothing but the finest rung is taken
 
 Why = Literal["predicted", "cached", "forced", "fallback"]
 
@@ -19,45 +21,72 @@ class Decision:
     ladder: tuple[int, ...]
     probabilities: tuple[float, ...] | None  # P(right answer) at each rung; None when nobody asked the predictor
     why: Why
-    price: float  # probability of a right answer per visual token
+    price: float  # probability of a right answer per unit of cost
     artifact: str  # digest of the artifact that decided
     latency_ms: float
 
 
-def choose(probabilities: np.ndarray, ladder: Sequence[int], price: float) -> np.ndarray:
-    """The rung with the highest P(right) - price * tokens; of equals the one with fewer tokens.
+def choose(
+    probabilities: np.ndarray,
+    ladder: Sequence[int],
+    price: float,
+    costs: Sequence[float] | None = None,
+    floor: int | None = None,
+    ceiling: int | None = None,
+) -> np.ndarray:
+    """The rung with the highest P(right) - price * cost; of equals the one with fewer tokens.
 
-    `price` is what one visual token must bring, in probability of a right answer: 0 takes the rung most likely right,
-    0.0001 pays up to 144 tokens for 1.44 points. A lower price never gives fewer tokens.
+    `price` is what one unit of cost must bring, in probability of a right answer. With tokens as costs 0.0001 pays up
+    to 144 tokens for 1.44 points, 0 takes the rung most likely right, and below 0 finer rungs are preferred at equal
+    chances: -1 always takes the finest. A lower price never gives fewer tokens.
 
     Args:
         probabilities: (S,) or (B, S) in [0, 1].
         ladder: S rising numbers of tokens.
-        price: at least 0.
+        price: at least -1.
+        costs: S rising costs of the rungs; their tokens unless given.
+        floor, ceiling: fewest and most tokens that may be chosen, rungs of the ladder.
 
     Returns:
         Tokens, () or (B,).
 
     Raises:
-        InvalidInput: a negative price, or probabilities of another length than the ladder.
+        InvalidInput: a senseless price, a floor above the ceiling, or lengths that don't fit the ladder's.
+        OffLadder: floor or ceiling isn't a rung.
     """
     check_price(price)
-    return np.asarray(ladder)[choose_rung(worth(probabilities, ladder), price)]
+    allowed = _between(ladder, floor, ceiling)
+    worths = worth(probabilities, ladder if costs is None else costs)  # checks the lengths
+    if allowed != slice(0, len(ladder)):
+        costs = ladder if costs is None else costs
+        worths = worth(np.asarray(probabilities)[..., allowed], costs[allowed])
+    return np.asarray(ladder)[allowed][choose_rung(worths, price)]
 
 
-def worth(probabilities: np.ndarray, ladder: Sequence[int]) -> np.ndarray:
+def _between(ladder: Sequence[int], floor: int | None, ceiling: int | None) -> slice:
+    for bound, name in ((floor, "floor"), (ceiling, "ceiling")):
+        if bound is not None and bound not in ladder:
+            raise OffLadder(bound, tuple(ladder), name)
+    first = 0 if floor is None else list(ladder).index(floor)
+    last = len(ladder) - 1 if ceiling is None else list(ladder).index(ceiling)
+    if first > last:
+        raise InvalidInput(f"the floor of {floor} tokens is above the ceiling of {ceiling}", "floor")
+    return slice(first, last + 1)
+
+
+def worth(probabilities: np.ndarray, costs: Sequence[float]) -> np.ndarray:
     """The price below which each rung is better than every coarser one: (..., S); infinite for the coarsest.
 
-    Rung j beats rung i < j as long as the price is under (P_j - P_i) / (tokens_j - tokens_i), so it beats all of them
+    Rung j beats rung i < j as long as the price is under (P_j - P_i) / (cost_j - cost_i), so it beats all of them
     under the smallest of these slopes.
     """
     p = np.asarray(probabilities, np.float64)
-    tokens = np.asarray(ladder, np.float64)
-    if p.shape[-1:] != tokens.shape:
-        raise InvalidInput(f"{p.shape[-1:]} probabilities for the {len(tokens)} rungs of the ladder {tuple(ladder)}")
+    cost = np.asarray(costs, np.float64)
+    if p.shape[-1:] != cost.shape:
+        raise InvalidInput(f"{p.shape[-1:]} probabilities for the {len(cost)} rungs of costs {tuple(costs)}")
     worths = np.full(p.shape, np.inf)
-    for j in range(1, len(tokens)):
-        slopes = (p[..., j, None] - p[..., :j]) / (tokens[j] - tokens[:j])
+    for j in range(1, len(cost)):
+        slopes = (p[..., j, None] - p[..., :j]) / (cost[j] - cost[:j])
         worths[..., j] = slopes.min(axis=-1)
     return worths
 
@@ -73,6 +102,6 @@ def choose_rung(worths: np.ndarray, price: float) -> np.ndarray:
 
 
 def check_price(price: float) -> None:
-    """Raises InvalidInput unless the price is a finite number of at least 0."""
-    if not (np.isfinite(price) and price >= 0):
-        raise InvalidInput(f"price {price!r} must be a number of at least 0 (probability per visual token)", "price")
+    """Raises InvalidInput unless the price is a finite number of at least -1."""
+    if not (np.isfinite(price) and price >= FINEST_ALWAYS):
+        raise InvalidInput(f"price {price!r} must be a number of at least -1 (probability per unit of cost)", "price")

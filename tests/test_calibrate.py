@@ -39,7 +39,7 @@ def table_of(score: np.ndarray, **columns: np.ndarray) -> LabelTable:
     split = np.full(count, "", dtype=object)
     default = dict(sample_id=text, dataset=split, task=split, split=split, image_sha256=text, question=text)
     features = np.zeros((count, 2), np.float32)
-    numbers = dict(image_features=features, tower_features=features[:, :0], mean_logprob=score)
+    numbers = dict(image_features=features, tower_features=features[:, :0], latents=features[:, :0], mean_logprob=score)
     numbers |= dict(reference_logprob=score, visual_tokens=score)
     meta = LabelMeta(LADDER[: score.shape[1]], "f", "m", "s")
     return LabelTable(meta=meta, score=score, **{**default, **numbers, **columns})

@@ -11,7 +11,7 @@ from m3_toys import toy_config, toy_m3
 
 from complexity.errors import LabelTableError
 from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
-from complexity.labels import LabelMeta, read_labels, write_shard
+from complexity.labels import PICTURES, LabelMeta, read_labels, write_shard
 from complexity.picture import decode_picture
 from serving.m3 import GenerateRequest, load
 from serving.m3.checkpoint import save_tiny
@@ -29,7 +29,7 @@ def model(tmp_path):
 def test_a_generated_table_holds_what_the_model_says(model, tmp_path):
     """Each row is the model's own answer at that scale, with the picture's own features."""
     m3 = load(model)
-    sweep(m3, "test", seed=5, pairs=12, questions=3, out=tmp_path / "labels", generate=True)
+    sweep(m3, "test", seed=5, pairs=12, questions=3, out=tmp_path / "labels", generate=True, pictures=True)
     table = read_labels(tmp_path / "labels")
     items = list(draw_items("test", 5, 12, 3))
     assert {sample_id(item, k) for item in items for k in range(len(item.questions))} == set(table.sample_id)
@@ -37,6 +37,8 @@ def test_a_generated_table_holds_what_the_model_says(model, tmp_path):
     row = list(table.sample_id).index(sample_id(items[1], 0))
     assert table.question[row] == items[1].questions[0].text and table.task[row] == items[1].questions[0].family
     np.testing.assert_array_equal(table.image_features[row], image_features(decode_picture(items[1].png)))
+    np.testing.assert_allclose(table.latents[row], items[1].questions[0].latents)
+    assert (tmp_path / "labels" / PICTURES / f"{table.image_sha256[row]}.png").read_bytes() == items[1].png
     (picture,) = m3.encode([items[1].picture.image])
     seen = tower_features(picture.tiles, m3.ladder)
     np.testing.assert_allclose(table.tower_features[row], seen, rtol=1e-3, atol=1e-4)

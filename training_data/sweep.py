@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from complexity.errors import LabelTableError, M3Error
 from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
-from complexity.labels import LabelMeta, LabelRow, done_samples, read_meta, write_shard
+from complexity.labels import PICTURES, LabelMeta, LabelRow, done_samples, read_meta, write_shard
 from complexity.sample import Sample
 from serving.m3 import M3, M3_TINY, Encoded, load, short_answer
 from serving.m3.pool import REDUCTIONS
@@ -84,6 +84,7 @@ def label_rows(m3: M3, items: Sequence[CorpusItem], generate: bool = False, shor
                     generated_tokens=outcome.generated_tokens,
                     image_features=features,
                     tower_features=seen,
+                    latents=question.latents,
                 )
                 for tokens, outcome in zip(m3.ladder, scales, strict=True)
             ]
@@ -161,6 +162,7 @@ def sweep(
     generate: bool = False,
     short: bool = False,
     again: int = 0,
+    pictures: bool = False,
 ) -> int:
     """Sweep a split into the label table `out`, skipping what stands there; the number of new pairs.
 
@@ -168,6 +170,7 @@ def sweep(
         generate: decode the answers; otherwise the references are judged, which gives the same scores.
         short: ask with LLaVA's instruction to answer in a word or phrase; the table keeps the bare questions.
         again: another rendering of the same pictures (`nudged`), which tells skill from luck.
+        pictures: keep the pictures too, for reports.
 
     Raises:
         LabelTableError: `out` holds a table of another model, ladder or feature version.
@@ -185,7 +188,10 @@ def sweep(
         def flush() -> None:
             nonlocal new
             if batch:
-                write_shard(out / f"{sample_id(batch[0], 0)}.parquet", label_rows(m3, batch, generate, short), meta)
+                rows = label_rows(m3, batch, generate, short)
+                if pictures:
+                    _keep_pictures(out / PICTURES, batch)
+                write_shard(out / f"{sample_id(batch[0], 0)}.parquet", rows, meta)
                 count = sum(len(item.questions) for item in batch)
                 new += count
                 bar.update(count)
@@ -200,6 +206,12 @@ def sweep(
                 flush()
         flush()
     return new
+
+
+def _keep_pictures(folder: Path, items: Sequence[CorpusItem]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in items:
+        (folder / f"{Sample(item.png, '-').image_sha256}.png").write_bytes(item.png)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -230,6 +242,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--again", type=int, default=0, help="another rendering of the same pictures, moved by a pixel or two (0: none)"
     )
+    parser.add_argument("--pictures", action="store_true", help=f"keep the pictures in OUT/{PICTURES}, for reports")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     args = parser.parse_args(argv)
     start = monotonic()
@@ -239,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_flush_denormal(True)
         m3 = load(args.model, args.device, reduction=args.reduction, wording=args.wording)
         wanted = (args.split, args.seed, args.pairs, args.questions, args.out)
-        new = sweep(m3, *wanted, args.generate, args.short, args.again)
+        new = sweep(m3, *wanted, args.generate, args.short, args.again, args.pictures)
     except M3Error as error:
         print(f"sweep-m3: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,97 @@
+"""Does a sample resemble what the predictor learnt from? What doesn't is no case for its probabilities.
+
+A picture is strange when its features lie further from the training pictures' mean than all but a few of the held-out
+ones do (Mahalanobis distance, covariance shrunk after Ledoit and Wolf, 2004); a question is strange when more of its
+words were never seen in training than in all but a few of the held-out questions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.covariance import LedoitWolf
+
+from complexity.question_features import kinds_of_words
+
+STRANGE_SHARE = 0.005  # of the held-out samples that may be called strange, by picture and by question each
+LEAST_NEW_WORDS = 0.25  # a share of new words up to this one is never strange: one typing error is not another language
+MOST_DEVIATIONS = 20.0  # features are cut off here, so that one of them alone doesn't decide by thousands
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """What training looked like, and how far from it is too far."""
+
+    mean: np.ndarray  # (F,) of the pictures' features
+    scale: np.ndarray  # (F,) their deviation; infinite where training had one value only and can't judge others
+    precision: np.ndarray  # (F, F) of the standardised features
+    words: frozenset[str]  # kinds of words of the questions
+    picture_limit: float  # squared distance per feature
+    question_limit: float  # share of new words
+
+    @classmethod
+    def fit(
+        cls,
+        image_features: np.ndarray,
+        questions: Sequence[str] | np.ndarray,
+        held_out_features: np.ndarray,
+        held_out_questions: Sequence[str] | np.ndarray,
+    ) -> "Familiarity":
+        """Learn what is usual from (B, F) features and B questions, and the limits from held-out ones."""
+        mean, scale = image_features.mean(0), image_features.std(0)
+        scale = np.where(scale > 1e-6, scale, np.inf)
+        precision = LedoitWolf(assume_centered=True).fit(_standard(image_features, mean, scale)).precision_
+        words = frozenset(kind for question in set(questions) for kind in kinds_of_words(question))
+        free = cls(mean, scale, precision, words, np.inf, np.inf)
+        distances = free.distance(held_out_features)
+        news = np.array([free.new_words(question) for question in held_out_questions])
+        return cls(
+            mean,
+            scale,
+            precision,
+            words,
+            float(np.quantile(distances, 1 - STRANGE_SHARE)),
+            max(LEAST_NEW_WORDS, float(np.quantile(news, 1 - STRANGE_SHARE))),
+        )
+
+    def distance(self, image_features: np.ndarray) -> np.ndarray:
+        """(B, F) -> (B,) squared Mahalanobis distance per feature."""
+        z = _standard(np.asarray(image_features, np.float64), self.mean, self.scale)
+        return np.einsum("bi,ij,bj->b", z, self.precision, z, optimize=True) / len(self.mean)
+
+    def new_words(self, question: str) -> float:
+        """Share of the question's words that training never saw."""
+        kinds = kinds_of_words(question)
+        return sum(kind not in self.words for kind in kinds) / max(1, len(kinds))
+
+    def knows(self, image_features: np.ndarray, questions: Sequence[str] | np.ndarray) -> np.ndarray:
+        """(B, F) features and B questions -> (B,) bool."""
+        unique = {question: self.new_words(question) <= self.question_limit for question in set(questions)}
+        asked = np.array([unique[question] for question in questions], bool)
+        return asked & (self.distance(image_features) <= self.picture_limit)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "mean": self.mean.tolist(),
+            "scale": [None if np.isinf(value) else value for value in self.scale.tolist()],
+            "precision": [[round(value, 6) for value in row] for row in self.precision.tolist()],
+            "words": sorted(self.words),
+            "picture_limit": self.picture_limit,
+            "question_limit": self.question_limit,
+        }
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> "Familiarity":
+        """Raises KeyError, TypeError or ValueError when `told` isn't what `as_json` gives."""
+        mean = np.array(told["mean"], float)
+        scale = np.array([np.inf if value is None else value for value in told["scale"]], float)
+        precision = np.array(told["precision"], float)
+        if scale.shape != mean.shape or precision.shape != (len(mean), len(mean)):
+            raise ValueError("familiarity: mean, scale and precision don't fit each other")
+        limits = float(told["picture_limit"]), float(told["question_limit"])
+        return cls(mean, scale, precision, frozenset(told["words"]), *limits)
+
+
+def _standard(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return np.clip((features - mean) / scale, -MOST_DEVIATIONS, MOST_DEVIATIONS)
