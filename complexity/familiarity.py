@@ -75,7 +75,7 @@ class Familiarity:
         return {
             "mean": self.mean.tolist(),
             "scale": [None if np.isinf(value) else value for value in self.scale.tolist()],
-            "precision": [[round(value, 6) for value in row] for row in self.precision.tolist()],
+            "precision": self.precision.tolist(),
             "words": sorted(self.words),
             "picture_limit": self.picture_limit,
             "question_limit": self.question_limit,

@@ -324,9 +324,7 @@ def _check_rows(path: Path, rows: pa.Table, meta: LabelMeta) -> None:
 def _per_sample(path: Path, rows: pa.Table, meta: LabelMeta) -> LabelTable:
     scales = len(meta.ladder)
     firsts = rows.take(pa.array(np.arange(0, rows.num_rows, scales)))
-    numbers: dict[str, Any] = {
-        name: _number(rows, name).reshape(-1, scales) for name in NUMBERS
-    }
+    numbers: dict[str, Any] = {name: _number(rows, name).reshape(-1, scales) for name in NUMBERS}
     return LabelTable(
         meta=meta,
         sample_id=_text(firsts, "sample_id"),

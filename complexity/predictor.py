@@ -55,24 +55,23 @@ class ComplexityPredictor:
     ) -> "ComplexityPredictor":
         """Learn from what a model scored at every scale; the same for the same arguments.
 
+        A share of the pictures teaches no trees: it says when to stop, and calibrates (Platt scaling, 1999).
+
         Args:
             image_features: (B, F).
             questions: B questions.
             score: (B, S) in [0, 1].
-            pictures: B names of the pictures, so that none both teaches and says when to stop.
+            pictures: B names of the pictures.
             ladder: S numbers of tokens.
         """
         options = options or FitOptions()
         columns = _at_every_scale(joint_features(image_features, questions), len(ladder))  # (B * S, F + Q + 1)
-        held_out = np.repeat(_held_out(pictures, options), len(ladder))  # (B * S,) bool
-        booster = _boost(columns, np.asarray(score).ravel(), held_out, options)
-        return cls(tuple(ladder), booster, np.tile([1.0, 0.0], (len(ladder), 1)))
-
-    def calibrated(self, image_features: np.ndarray, questions: Texts, score: np.ndarray) -> "ComplexityPredictor":
-        """The same predictor with its probabilities fitted to pictures it hasn't seen (Platt scaling, 1999)."""
-        odds = self._log_odds(image_features, questions)
-        fitted = [_platt(odds[:, scale], score[:, scale]) for scale in range(len(self.ladder))]
-        return replace(self, calibration=np.array(fitted))
+        held_out = _held_out(pictures, options)  # (B,) bool
+        booster = _boost(columns, np.asarray(score).ravel(), np.repeat(held_out, len(ladder)), options)
+        fresh = cls(tuple(ladder), booster, np.tile([1.0, 0.0], (len(ladder), 1)))
+        odds = fresh._log_odds(image_features[held_out], np.asarray(questions, object)[held_out])
+        calm = [_platt(odds[:, scale], score[held_out, scale]) for scale in range(len(ladder))]
+        return replace(fresh, calibration=np.array(calm))
 
     def predict_proba(self, image_features: np.ndarray, questions: Texts) -> np.ndarray:
         """(B, F) features and B questions -> (B, S) P(right answer) at each rung of the ladder."""
@@ -83,6 +82,13 @@ class ComplexityPredictor:
         columns = _at_every_scale(joint_features(image_features, questions), len(self.ladder))
         odds = np.asarray(self.booster.predict(columns, raw_score=True, num_threads=1))
         return odds.reshape(-1, len(self.ladder))  # (B, S)
+
+    def importance(self, most: int = 20) -> list[tuple[str, float]]:
+        """The features that the trees gain most by, with their shares of the gain."""
+        gains = self.booster.feature_importance("gain")
+        names = [*FEATURE_NAMES, "scale"]
+        best = np.argsort(-gains, kind="stable")[:most]
+        return [(names[i], float(gains[i] / max(gains.sum(), 1e-12))) for i in best]
 
     def save(self, folder: Path) -> None:
         """Write the trees in LightGBM's text format and the rest as JSON."""

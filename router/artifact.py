@@ -1,7 +1,8 @@
 """A router in a folder: predictor, ladder, knob and what made them; nothing in it executes on load.
 
     manifest.json   SHA-256 of each file below; the artifact's digest is the SHA-256 of this file
-    artifact.json   `Artifact` but for the predictor
+    artifact.json   `Artifact` but for predictor and familiarity
+    familiarity.json what training looked like (complexity/familiarity.py)
     predictor.json, predictor.txt the predictor (complexity/predictor.py)
 
 README.md (the card) and accuracy.png stand beside them for people; they decide nothing and aren't in the manifest.
@@ -17,13 +18,20 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from complexity.errors import ArtifactError
+from complexity.familiarity import Familiarity
 from complexity.features import FEATURE_VERSION
 from complexity.predictor import PREDICTOR_FILE, TREES_FILE, ComplexityPredictor
 from router.calibrate import CurvePoint
+from router.cascade import SecondLook
+from router.certify import Certificate
+from router.policy import FINEST_ALWAYS
 
-ARTIFACT_SCHEMA = "1"
+ARTIFACT_SCHEMA = "2"
 MANIFEST_FILE, ARTIFACT_FILE, CARD_FILE, FIGURE_FILE = "manifest.json", "artifact.json", "README.md", "accuracy.png"
+FAMILIARITY_FILE = "familiarity.json"
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,13 @@ class Artifact:
 
     predictor: ComplexityPredictor
     ladder: tuple[int, ...]
-    price: float  # the knob's default, probability of a right answer per visual token
+    price: float  # the knob's default, probability of a right answer per unit of cost
+    costs: tuple[float, ...]  # of each rung
+    cost_unit: str  # such as "tokens" or "ms"
+    target: str  # what the price was set for, as the options of train-router say it
+    certificate: Certificate  # of harmful flips at the price
+    familiarity: Familiarity
+    second_look: SecondLook | None  # for answering twice; None when the labels don't say how sure answers were
     feature_version: str
     model: str  # whose answers it was trained on
     sweep_version: str
@@ -59,9 +73,12 @@ def save_artifact(folder: Path, artifact: Artifact, figure_png: bytes | None = N
         fresh.chmod(0o755)  # mkdtemp gives 0o700
         artifact.predictor.save(fresh)
         told = {f.name: getattr(artifact, f.name) for f in fields(artifact)}
-        for elsewhere in ("predictor", "card", "digest"):
+        for elsewhere in ("predictor", "familiarity", "card", "digest"):
             del told[elsewhere]
-        told = {"schema_version": ARTIFACT_SCHEMA, **told, "curve": [asdict(point) for point in artifact.curve]}
+        told |= {"curve": [asdict(p) for p in artifact.curve], "certificate": asdict(artifact.certificate)}
+        told["second_look"] = None if artifact.second_look is None else artifact.second_look.weights.tolist()
+        told = {"schema_version": ARTIFACT_SCHEMA, **told}
+        (fresh / FAMILIARITY_FILE).write_text(json.dumps(artifact.familiarity.as_json()) + "\n")
         (fresh / ARTIFACT_FILE).write_text(json.dumps(told, indent=1) + "\n")
         manifest = {path.name: _sha256(path) for path in sorted(fresh.iterdir())}
         (fresh / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
@@ -103,17 +120,24 @@ def load_artifact(folder: Path, *, model: str | None = None, ladder: Sequence[in
     if ladder is not None:
         _agree(folder, "ladder", told.get("ladder"), list(ladder), "the model has")
     price = told.get("price")
-    if not isinstance(price, float | int) or not 0 <= price < math.inf:
-        raise ArtifactError(f"{folder}: price of the artifact is {price!r}; it must be a number of at least 0")
+    if not isinstance(price, float | int) or not FINEST_ALWAYS <= price < math.inf:
+        raise ArtifactError(f"{folder}: price of the artifact is {price!r}; it must be a number of at least -1")
     predictor = ComplexityPredictor.load(folder)
     _agree(folder, "ladder", told.get("ladder"), list(predictor.ladder), "its predictor has")
-    card = folder / CARD_FILE
+    card, usual = folder / CARD_FILE, folder / FAMILIARITY_FILE
     try:
         del told["schema_version"]
-        told |= {"ladder": tuple(told["ladder"]), "curve": tuple(CurvePoint(**point) for point in told["curve"])}
+        told |= {name: tuple(told[name]) for name in ("ladder", "costs")}
+        told["curve"] = tuple(CurvePoint(**point) for point in told["curve"])
+        told["certificate"] = Certificate(**told["certificate"])
+        if told["second_look"] is not None:
+            told["second_look"] = SecondLook(np.array(told["second_look"], float))
+        told["familiarity"] = Familiarity.from_json(_parse(usual, _read(usual)))
+        if len(told["costs"]) != len(told["ladder"]):
+            raise ValueError(f"{len(told['costs'])} costs for {len(told['ladder'])} rungs")
         digest = hashlib.sha256(manifest_bytes).hexdigest()
         return Artifact(predictor=predictor, card=card.read_text() if card.exists() else "", digest=digest, **told)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{folder / ARTIFACT_FILE}: not what this code writes ({error})") from None
 
 
@@ -125,7 +149,7 @@ def check_target(folder: Path) -> None:
 
 def _vouched(folder: Path, manifest: dict[str, Any]) -> None:
     """Every file that loading reads must be in the manifest."""
-    needed = {ARTIFACT_FILE, PREDICTOR_FILE, TREES_FILE}
+    needed = {ARTIFACT_FILE, PREDICTOR_FILE, TREES_FILE, FAMILIARITY_FILE}
     if left_out := needed - set(manifest):
         raise ArtifactError(f"{folder / MANIFEST_FILE} says nothing of {', '.join(sorted(left_out))}")
 

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from complexity.errors import InvalidInput
 
-VALUE_VERSION = 1  # a value is this byte, the number of scales S as another, and S little-endian float32 in [0, 1]
+VALUE_VERSION = 2  # a value is this byte, a count N as another, and N little-endian float32 in [0, 1]
 TTL_JITTER = 0.1  # entries written together don't all expire together
 BREAK_AFTER = 3  # failures in a row until Redis is left alone
 MOST_WRITES = 256  # in flight; more are dropped
@@ -49,12 +49,12 @@ def cache_key(artifact: str, image_sha256: str, question_sha256: str) -> str:
 
 
 def encode(probabilities: np.ndarray) -> bytes:
-    """(S,) probabilities -> the bytes stored in Redis."""
+    """What was predicted of a sample, numbers in [0, 1] -> the bytes stored in Redis."""
     return bytes([VALUE_VERSION, len(probabilities)]) + np.asarray(probabilities, "<f4").tobytes()
 
 
 def decode(value: bytes) -> np.ndarray | None:
-    """Bytes from Redis -> (S,) float32, not writable; None when they aren't probabilities of this version."""
+    """Bytes from Redis -> what `encode` took, float32, not writable; None when they aren't such of this version."""
     if len(value) < 6 or value[0] != VALUE_VERSION or len(value) != 2 + 4 * value[1]:
         return None
     probabilities = np.frombuffer(value, "<f4", offset=2)
@@ -96,7 +96,7 @@ class DecisionCache:
         self._told: set[str] = set()  # causes already logged
 
     async def get(self, key: str) -> np.ndarray | None:
-        """The (S,) probabilities stored under a key, not writable; None when there are none."""
+        """What was predicted under a key, not writable; None when nothing is known."""
         if key in self._local:
             self._local.move_to_end(key)
             self._count(hits_local=1)
@@ -111,7 +111,7 @@ class DecisionCache:
         return probabilities
 
     async def put(self, key: str, probabilities: np.ndarray) -> None:
-        """Remember (S,) probabilities; Redis is written in the background."""
+        """Remember what was predicted, numbers in [0, 1]; Redis is written in the background."""
         value = encode(probabilities)
         self._keep(key, np.frombuffer(value, "<f4", offset=2))
         if self._redis is None:

@@ -102,7 +102,9 @@ def pick_price(curve: Sequence[CurvePoint], finest_accuracy: float, target: Targ
     if target.budget is not None:
         within = [point for point in curve if point.cost <= target.budget]
         if not within:
-            raise InvalidInput(f"--budget {target.budget:g} is below {curve[-1].cost:g}, the cost of the coarsest scale")
+            raise InvalidInput(
+                f"--budget {target.budget:g} is below {curve[-1].cost:g}, the cost of the coarsest scale"
+            )
         return max(within, key=lambda point: (point.accuracy, -point.cost))
     allowed = 0.0 if target.max_loss is None else target.max_loss
     good = [point for point in curve if point.accuracy >= finest_accuracy - allowed]  # the finest itself at least
@@ -122,7 +124,7 @@ class Chooser:
 def tuned(
     name: str, believe: Believe, held_out: LabelTable, target: Target, costs: Sequence[float] | None = None
 ) -> Chooser:
-    """Set a chooser's price on held-out rows; a certificate is no matter of this, and such a target costs nothing yet."""
+    """Set a chooser's price on held-out rows by the rule of `pick_price`."""
     score = held_out.score.astype(float)
     curve = price_curve(believe(held_out), score, held_out.ladder, costs)
     return Chooser(name, believe, pick_price(curve, float(score[:, -1].mean()), target).price, curve)

@@ -1,6 +1,7 @@
 """The card that stands beside an artifact: what it is, what it was made from, how well it does."""
 
 from router.artifact import FIGURE_FILE, Artifact
+from router.page import certificate_sentence
 from router.report import Report, as_text
 
 
@@ -19,7 +20,9 @@ def write_card(artifact: Artifact, reports: dict[str, Report], command: str) -> 
         f"- made by `{command}` at {artifact.created_at}, seed {artifact.seed}",
         f"- labels: sweep {artifact.sweep_version}, SHA-256 {artifact.labels_sha256}",
         f"- features: {artifact.feature_version}",
-        f"- price: {artifact.price:.3g} of probability per visual token, set on the calibration rows",
+        f"- price: {artifact.price:.3g} of probability per unit of cost ({artifact.cost_unit}), set on the calibration "
+        f"rows for {artifact.target}",
+        f"- certificate: {certificate_sentence(artifact)} {artifact.certificate.conditions}",
         "",
         f"![accuracy over mean visual tokens]({FIGURE_FILE})",
     ]
@@ -29,6 +32,7 @@ def write_card(artifact: Artifact, reports: dict[str, Report], command: str) -> 
         "",
         "- `lookup`: each task at the scale that the training rows say is worth the price; it is told the task.",
         "- `image-size`: the same by the picture's number of pixels.",
+        "- `question`: this router's predictor without the picture.",
         "- `random-mixing`: the best fixed scales mixed at random to the router's mean tokens.",
         "- `oracle`: the fewest tokens that answer right, samples that no scale answers charged the coarsest or the",
         "  finest scale. Part of its lead is luck: the best of several tries.",

@@ -1,9 +1,9 @@
 """A certificate: how often the router may spoil an answer that the finest scale would have got right.
 
-A harmful flip is a sample that the finest scale answers right and the chosen scale doesn't. Learn-then-Test (Angelopoulos
-et al., arXiv 2110.01052) finds the dearest price whose rate of harmful flips is at most alpha with a given confidence:
-prices are tried from the safest on, each by an exact binomial test, and the first that fails ends the search; so testing
-many costs nothing, and the rate needn't rise with the price.
+A harmful flip is a sample that the finest scale answers right and the chosen scale doesn't. Learn-then-Test
+(Angelopoulos et al., arXiv 2110.01052) finds the dearest price whose rate of harmful flips is at most alpha with a
+given confidence: prices are tried from the safest on, each by an exact binomial test, and the first that fails ends the
+search; so testing many costs nothing, and the rate needn't rise with the price.
 
 The confidence is over draws of the certificate's samples and holds for traffic that is drawn as they were.
 """

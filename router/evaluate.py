@@ -25,6 +25,7 @@ class Outcome:
     name: str
     score: np.ndarray  # (B,) expected score of each sample
     tokens: np.ndarray  # (B,) expected visual tokens of each sample
+    cost: np.ndarray  # (B,) expected cost of each sample; its tokens unless costs are given
 
     @property
     def accuracy(self) -> float:
@@ -33,6 +34,10 @@ class Outcome:
     @property
     def mean_tokens(self) -> float:
         return float(self.tokens.mean())
+
+    @property
+    def mean_cost(self) -> float:
+        return float(self.cost.mean())
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Measured:
     accuracy: float
     accuracy_ci: tuple[float, float]
     tokens: float  # mean
+    cost: float  # mean
 
 
 @dataclass(frozen=True)
@@ -56,33 +62,54 @@ class Lead:
     gain_ci: tuple[float, float]
 
 
-def fixed_scales(score: np.ndarray, ladder: Sequence[int]) -> list[Outcome]:
+def taken(
+    name: str, rungs: np.ndarray, score: np.ndarray, ladder: Sequence[int], costs: Sequence[float] | None = None
+) -> Outcome:
+    """The outcome of taking these (B,) rungs; score: (B, S)."""
+    cost = np.asarray(ladder if costs is None else costs, float)
+    return Outcome(name, score[np.arange(len(rungs)), rungs], np.asarray(ladder, float)[rungs], cost[rungs])
+
+
+def fixed_scales(score: np.ndarray, ladder: Sequence[int], costs: Sequence[float] | None = None) -> list[Outcome]:
     """Always the same rung, for each rung; score: (B, S)."""
     return [
-        Outcome(f"fixed-{tokens}", score[:, rung], np.full(len(score), float(tokens)))
-        for rung, tokens in enumerate(ladder)
+        taken(f"fixed-{tokens}", np.full(len(score), rung), score, ladder, costs) for rung, tokens in enumerate(ladder)
     ]
 
 
-def priced(name: str, probabilities: np.ndarray, score: np.ndarray, ladder: Sequence[int], price: float) -> Outcome:
+def priced(
+    name: str,
+    probabilities: np.ndarray,
+    score: np.ndarray,
+    ladder: Sequence[int],
+    price: float,
+    costs: Sequence[float] | None = None,
+) -> Outcome:
     """The policy of router.policy at a price, on (B, S) believed probabilities and (B, S) true scores."""
-    rungs = choose_rung(worth(probabilities, ladder), price)
-    return Outcome(name, score[np.arange(len(rungs)), rungs], np.asarray(ladder, float)[rungs])
+    rungs = choose_rung(worth(probabilities, ladder if costs is None else costs), price)
+    return taken(name, rungs, score, ladder, costs)
 
 
-def price_path(name: str, probabilities: np.ndarray, score: np.ndarray, ladder: Sequence[int]) -> list[Outcome]:
+def price_path(
+    name: str,
+    probabilities: np.ndarray,
+    score: np.ndarray,
+    ladder: Sequence[int],
+    costs: Sequence[float] | None = None,
+    prices: Sequence[float] = PRICES,
+) -> list[Outcome]:
     """The policy at every price, from many tokens to few."""
-    return [priced(name, probabilities, score, ladder, price) for price in PRICES]
+    worths = worth(probabilities, ladder if costs is None else costs)
+    return [taken(name, choose_rung(worths, price), score, ladder, costs) for price in prices]
 
 
-def oracles(score: np.ndarray, ladder: Sequence[int]) -> list[Outcome]:
+def oracles(score: np.ndarray, ladder: Sequence[int], costs: Sequence[float] | None = None) -> list[Outcome]:
     """The cheapest right rung of each sample, with both conventions for samples that no rung gets right."""
     found = []
     for unsolved in ("coarsest", "finest"):
         tokens = oracle(score, ladder, unsolved=unsolved).tokens
         rungs = np.searchsorted(np.asarray(ladder), tokens)
-        name = f"oracle-unsolved-{unsolved}"
-        found.append(Outcome(name, score[np.arange(len(score)), rungs], tokens.astype(float)))
+        found.append(taken(f"oracle-unsolved-{unsolved}", rungs, score, ladder, costs))
     return found
 
 
@@ -113,14 +140,18 @@ def mixed_to(name: str, path: Sequence[Outcome], tokens: float) -> Outcome | Non
     more, less = ordered[above], ordered[max(0, above - 1)]
     span = more.mean_tokens - less.mean_tokens
     share = (tokens - less.mean_tokens) / span if span > 0 else 1.0
-    return Outcome(name, share * more.score + (1 - share) * less.score, share * more.tokens + (1 - share) * less.tokens)
+
+    def mix(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return share * one + (1 - share) * other
+
+    return Outcome(name, mix(more.score, less.score), mix(more.tokens, less.tokens), mix(more.cost, less.cost))
 
 
 def measure(outcomes: Sequence[Outcome], pictures: np.ndarray, seed: int) -> list[Measured]:
     """Accuracy with its interval, and mean tokens, of each policy; pictures: (B,) picture of each sample."""
     intervals = bootstrap(np.stack([outcome.score for outcome in outcomes], axis=1), pictures, seed)
     return [
-        Measured(outcome.name, outcome.accuracy, interval, outcome.mean_tokens)
+        Measured(outcome.name, outcome.accuracy, interval, outcome.mean_tokens, outcome.mean_cost)
         for outcome, interval in zip(outcomes, intervals, strict=True)
     ]
 
@@ -142,7 +173,13 @@ def leads(
 
 
 def bootstrap(values: np.ndarray, pictures: np.ndarray, seed: int) -> list[tuple[float, float]]:
-    """95% intervals of the means of (B, K) values, drawing whole pictures with replacement.
+    """95% intervals of the means of (B, K) values, drawing whole pictures with replacement."""
+    low, high = np.percentile(resampled_means(values, pictures, seed), INTERVAL, axis=0)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def resampled_means(values: np.ndarray, pictures: np.ndarray, seed: int) -> np.ndarray:
+    """Means of (B, K) values over `RESAMPLES` draws of whole pictures with replacement: (RESAMPLES, K).
 
     Each picture's number of draws is Poisson with mean 1, which for many pictures is the same as drawing as many
     pictures as there are.
@@ -156,20 +193,22 @@ def bootstrap(values: np.ndarray, pictures: np.ndarray, seed: int) -> list[tuple
     for draw in range(RESAMPLES):
         weights = rng.poisson(1.0, len(counts)).astype(float)
         means[draw] = weights @ sums / max(weights @ counts, 1.0)
-    low, high = np.percentile(means, INTERVAL, axis=0)
-    return list(zip(low.tolist(), high.tolist(), strict=True))
+    return means
+
+
+def calibration_bins(probabilities: np.ndarray, score: np.ndarray, bins: int = 15) -> list[tuple[float, float]]:
+    """Mean predicted and mean scored in equally filled bins, by rising prediction; (B,) each."""
+    order = np.argsort(probabilities, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return [(float(probabilities[part].mean()), float(score[part].mean())) for part in parts]
 
 
 def calibration_error(probabilities: np.ndarray, score: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error over all scales: mean |predicted - scored| in equally filled bins; (B, S) each."""
-    order = np.argsort(probabilities, axis=None)
-    predicted, scored = probabilities.ravel()[order], score.ravel()[order]
-    gaps = [
-        abs(p.mean() - s.mean()) * len(p)
-        for p, s in zip(np.array_split(predicted, bins), np.array_split(scored, bins), strict=True)
-        if len(p)
-    ]
-    return float(sum(gaps) / len(predicted))
+    pairs = calibration_bins(probabilities.ravel(), score.ravel(), bins)
+    sizes = [len(part) for part in np.array_split(np.empty(probabilities.size), bins) if len(part)]
+    gaps = [abs(predicted - scored) * size for (predicted, scored), size in zip(pairs, sizes, strict=True)]
+    return float(sum(gaps) / probabilities.size)
 
 
 def _slope(one: Outcome, two: Outcome) -> float:

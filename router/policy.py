@@ -10,7 +10,7 @@ from complexity.errors import InvalidInput, OffLadder
 
 FINEST_ALWAYS = -1.0  # the price at which nothing but the finest rung is taken
 
-Why = Literal["predicted", "cached", "forced", "fallback"]
+Why = Literal["predicted", "cached", "forced", "fallback", "unfamiliar"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def choose(
         OffLadder: floor or ceiling isn't a rung.
     """
     check_price(price)
-    allowed = _between(ladder, floor, ceiling)
+    allowed = check_bounds(ladder, floor, ceiling)
     worths = worth(probabilities, ladder if costs is None else costs)  # checks the lengths
     if allowed != slice(0, len(ladder)):
         costs = ladder if costs is None else costs
@@ -63,12 +63,18 @@ def choose(
     return np.asarray(ladder)[allowed][choose_rung(worths, price)]
 
 
-def _between(ladder: Sequence[int], floor: int | None, ceiling: int | None) -> slice:
+def check_bounds(ladder: Sequence[int], floor: int | None, ceiling: int | None) -> slice:
+    """The rungs from floor to ceiling, as a slice of the ladder.
+
+    Raises:
+        InvalidInput: the floor is above the ceiling.
+        OffLadder: one of them isn't a rung.
+    """
     for bound, name in ((floor, "floor"), (ceiling, "ceiling")):
         if bound is not None and bound not in ladder:
-            raise OffLadder(bound, tuple(ladder), name)
-    first = 0 if floor is None else list(ladder).index(floor)
-    last = len(ladder) - 1 if ceiling is None else list(ladder).index(ceiling)
+            raise OffLadder(bound, ladder, name)
+    first = 0 if floor is None else ladder.index(floor)
+    last = len(ladder) - 1 if ceiling is None else ladder.index(ceiling)
     if first > last:
         raise InvalidInput(f"the floor of {floor} tokens is above the ceiling of {ceiling}", "floor")
     return slice(first, last + 1)
@@ -98,6 +104,8 @@ def choose_rung(worths: np.ndarray, price: float) -> np.ndarray:
     depend on the price, instead of utilities keeps the choice monotone in the price in spite of rounding.
     """
     rungs = worths.shape[-1]
+    if price == FINEST_ALWAYS:
+        return np.full(worths.shape[:-1], rungs - 1)
     return rungs - 1 - (worths > price)[..., ::-1].argmax(axis=-1)
 
 

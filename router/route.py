@@ -11,7 +11,7 @@ from complexity.image_features import image_features
 from complexity.sample import Sample
 from router.artifact import Artifact
 from router.cache import DecisionCache, cache_key
-from router.policy import Decision, Why, check_price, choose
+from router.policy import FINEST_ALWAYS, Decision, Why, check_bounds, check_price, choose
 
 log = logging.getLogger(__name__)
 
@@ -20,12 +20,12 @@ class Router:
     """Decides for each sample how many visual tokens it gets.
 
     What fails beside the sample itself never fails the request: without the cache it predicts, without a prediction
-    it takes the finest scale.
+    it takes the finest scale. So it does for a sample unlike those that the predictor learnt from.
 
     Args:
         artifact: the trained router.
         cache: where probabilities are remembered.
-        price: probability of a right answer per visual token; None takes the artifact's own.
+        price: probability of a right answer per unit of the artifact's costs; None takes the artifact's own.
     """
 
     def __init__(self, artifact: Artifact, cache: DecisionCache, price: float | None = None):
@@ -36,19 +36,25 @@ class Router:
         self._flying: dict[str, asyncio.Task[np.ndarray | None]] = {}  # one prediction serves all who wait for it
         self._told: set[str] = set()  # causes already logged
 
-    async def route(self, sample: Sample) -> Decision:
+    async def route(self, sample: Sample, floor: int | None = None, ceiling: int | None = None) -> Decision:
         """Choose a scale for a sample.
 
+        Args:
+            floor, ceiling: fewest and most tokens that may be chosen, rungs of the ladder.
+
         Raises:
-            InvalidInput: the sample's bytes are not an acceptable picture.
+            InvalidInput: the sample's bytes are not an acceptable picture, or the floor is above the ceiling.
+            OffLadder: floor or ceiling isn't a rung.
         """
         start = time.perf_counter()
+        bounds = floor, ceiling
+        check_bounds(self.artifact.ladder, *bounds)
         key = cache_key(self.artifact.digest, sample.image_sha256, sample.question_sha256)
         remembered = await self._cache.get(key)
         if remembered is not None and self._plausible(remembered):
-            return self._decide(remembered, "cached", start)
-        probabilities = await self._predict_once(key, sample)
-        return self._decide(probabilities, "fallback" if probabilities is None else "predicted", start)
+            return self._decide(remembered, "cached", bounds, start)
+        predicted = await self._predict_once(key, sample)
+        return self._decide(predicted, "fallback" if predicted is None else "predicted", bounds, start)
 
     def forced(self, tokens: int) -> Decision:
         """The decision when the caller named the number of tokens.
@@ -60,16 +66,24 @@ class Router:
             raise OffLadder(tokens, self.artifact.ladder)
         return Decision(tokens, self.artifact.ladder, None, "forced", self.price, self.artifact.digest, 0.0)
 
-    def _decide(self, probabilities: np.ndarray | None, why: Why, start: float) -> Decision:
-        ladder = self.artifact.ladder
-        tokens = ladder[-1] if probabilities is None else int(choose(probabilities, ladder, self.price))
+    def _decide(
+        self, predicted: np.ndarray | None, why: Why, bounds: tuple[int | None, int | None], start: float
+    ) -> Decision:
+        artifact, price = self.artifact, self.price
+        if predicted is None:
+            probabilities, price = np.ones(len(artifact.ladder)), FINEST_ALWAYS
+        else:
+            probabilities = predicted[:-1]
+            if not predicted[-1]:
+                why, price = "unfamiliar", FINEST_ALWAYS
+        tokens = int(choose(probabilities, artifact.ladder, price, artifact.costs, *bounds))
         return Decision(
             tokens=tokens,
-            ladder=ladder,
-            probabilities=None if probabilities is None else tuple(float(p) for p in probabilities),
+            ladder=artifact.ladder,
+            probabilities=None if predicted is None else tuple(float(p) for p in probabilities),
             why=why,
-            price=self.price,
-            artifact=self.artifact.digest,
+            price=price,
+            artifact=artifact.digest,
             latency_ms=(time.perf_counter() - start) * 1000,
         )
 
@@ -89,9 +103,9 @@ class Router:
 
     async def _predict(self, key: str, sample: Sample) -> np.ndarray | None:
         try:
-            probabilities = await asyncio.to_thread(self._compute, sample)
-            if not self._plausible(probabilities):
-                raise ValueError(f"the predictor gave {probabilities}")
+            predicted = await asyncio.to_thread(self._compute, sample)
+            if not self._plausible(predicted):
+                raise ValueError(f"the predictor gave {predicted}")
         except InvalidInput:
             raise
         except Exception as error:  # whatever breaks here, the sample can still be answered at the finest scale
@@ -100,14 +114,14 @@ class Router:
                 self._told.add(cause)
                 log.exception("prediction failed; taking %d tokens", self.artifact.ladder[-1])
             return None
-        await self._cache.put(key, probabilities)
-        return probabilities
+        await self._cache.put(key, predicted)
+        return predicted
 
     def _compute(self, sample: Sample) -> np.ndarray:
-        features = image_features(sample.picture)
-        return self.artifact.predictor.predict_proba(features[None], [sample.question])[0].astype(np.float32)
+        features = image_features(sample.picture)[None]
+        probabilities = self.artifact.predictor.predict_proba(features, [sample.question])[0]
+        return np.append(probabilities, self.artifact.familiarity.knows(features, [sample.question])).astype(np.float32)
 
-    def _plausible(self, probabilities: np.ndarray) -> bool:
-        return probabilities.shape == (len(self.artifact.ladder),) and bool(
-            ((probabilities >= 0) & (probabilities <= 1)).all()
-        )
+    def _plausible(self, predicted: np.ndarray) -> bool:
+        """(S + 1,): P(right) at each rung, and 1 for a familiar sample or 0 for a strange one."""
+        return predicted.shape == (len(self.artifact.ladder) + 1,) and bool(((predicted >= 0) & (predicted <= 1)).all())

@@ -53,10 +53,22 @@ def split_table(table: LabelTable) -> Splits:
     )
 
 
-def _by_picture(image_sha256: np.ndarray) -> np.ndarray:
-    """(B,) names of splits; digests are hashed once more, so that any text does as a picture's name."""
+def halves(table: LabelTable) -> tuple[LabelTable, LabelTable]:
+    """Part a table's pictures in two, by a hash of each."""
+    first = _place(table.image_sha256, "halves") < 0.5
+    return table.select(first), table.select(~first)
+
+
+def _place(image_sha256: np.ndarray, salt: str = "") -> np.ndarray:
+    """(B,) places of pictures in [0, 1); digests are hashed once more, so that any text does as a picture's name."""
     place = {
-        picture: int.from_bytes(hashlib.sha256(picture.encode()).digest()[:8]) / 2**64 for picture in set(image_sha256)
+        picture: int.from_bytes(hashlib.sha256((salt + picture).encode()).digest()[:8]) / 2**64
+        for picture in set(image_sha256)
     }
-    at = np.array([place[picture] for picture in image_sha256])
+    return np.array([place[picture] for picture in image_sha256])
+
+
+def _by_picture(image_sha256: np.ndarray) -> np.ndarray:
+    """(B,) names of splits."""
+    at = _place(image_sha256)
     return np.array(NAMES, dtype=object)[np.searchsorted(np.cumsum(SHARES), at, side="right")]

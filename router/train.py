@@ -1,81 +1,144 @@
 """The command `train-router`: a label table in, a router artifact and the verdict on it out."""
 
 import argparse
+import hashlib
 import json
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from complexity.errors import InvalidInput, LabelTableError, M3Error
+from complexity.errors import LabelTableError, M3Error
+from complexity.familiarity import Familiarity
 from complexity.features import FEATURE_VERSION
 from complexity.image_features import IMAGE_FEATURE_NAMES, IMAGE_FEATURE_VERSION
 from complexity.labels import LabelTable, read_labels, table_sha256
 from complexity.predictor import ComplexityPredictor, FitOptions
-from router.artifact import FIGURE_FILE, Artifact, check_target, save_artifact
-from router.calibrate import Believe, Chooser, tuned
+from router.artifact import Artifact, check_target, save_artifact
+from router.calibrate import PRICES, Believe, Chooser, Target, price_curve, tuned
 from router.card import write_card
+from router.cascade import FIRST_PRICE, SecondLook, cascade_path
+from router.certify import Certificate, certified_price, flip_bound, harmful, one_a_picture
+from router.costs import Costs
+from router.figures import draw_all
+from router.informed import fit_informed
 from router.lookup import Lookup, size_classes
-from router.report import Report, as_json, as_text, draw, judge
-from router.split import Splits, split_table
+from router.page import certificate_sentence, page
+from router.policy import choose_rung, worth
+from router.report import Extras, Report, as_json, as_text, judge
+from router.split import Splits, halves, split_table
 
+DEFAULT_LOSS = 0.01
 SIZE = [IMAGE_FEATURE_NAMES.index("log2_width"), IMAGE_FEATURE_NAMES.index("log2_height")]
 
 
-def train_router(
-    labels: Path, out: Path, max_loss: float, options: FitOptions, command: str = "train-router"
-) -> tuple[Artifact, dict[str, Report]]:
+@dataclass(frozen=True)
+class Options:
+    """How a router is trained; the fields are train-router's options."""
+
+    target: Target
+    fit: FitOptions = FitOptions()
+    costs: Costs | None = None  # None: a scale costs its tokens
+    again: Path | None = None  # label table of another rendering of the test samples
+
+    def __str__(self) -> str:
+        return f"{self.target} --seed {self.fit.seed}" + ("" if self.costs is None else f" --costs {self.costs.source}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves."""
+
+    artifact: Artifact
+    reports: dict[str, Report]  # by name of the rows: "test", and "shifted" when the table has such
+    figures: dict[str, bytes]  # PNGs by file name
+    command: str
+
+
+def train_router(labels: Path, out: Path, options: Options) -> Trained:
     """Train on a label table, set the knob, judge on the test rows, write the artifact.
 
     Args:
         labels: a label table, file or folder.
         out: folder of the artifact.
-        max_loss: accuracy that may be lost on the calibration rows against the finest scale, as a share.
-        command: what the card says made it.
-
-    Returns:
-        The artifact, and a report on the rows of "test" and, when the table has such, on those of "shifted".
 
     Raises:
         M3Error: the table, the folder or an option can't be used; the message says why.
     """
-    if not 0 <= max_loss < 1:
-        raise InvalidInput(f"--max-loss {max_loss} must be at least 0 and below 1; 0.01 is one point")
+    seed = options.fit.seed
     check_target(out)
-    with tqdm(total=5, file=sys.stderr, bar_format="{desc:24}{bar:30} {n_fmt}/{total_fmt} [{elapsed}]") as bar:
+    with tqdm(total=6, file=sys.stderr, bar_format="{desc:24}{bar:30} {n_fmt}/{total_fmt} [{elapsed}]") as bar:
 
         def begin(what: str) -> None:
+            bar.update(bar.n < bar.total and what != "reading labels")
             bar.set_description_str(what)
 
         begin("reading labels")
         table = read_labels(labels)
         check_features(labels, table)
         splits = split_table(table)
-        bar.update()
+        costs = (options.costs or Costs.of_tokens(table.ladder)).on(table.ladder)
         begin("fitting the predictor")
-        predictor = fit_predictor(splits, options)
-        bar.update()
-        begin("setting the price")
-        choosers = (
-            tuned("router", _predicting(predictor), splits.calibration, max_loss),
-            *(tuned(name, believe, splits.calibration, max_loss) for name, believe in _baselines(splits.train).items()),
+        train = splits.train
+        predictor = ComplexityPredictor.fit(
+            train.image_features, train.question, train.score, train.image_sha256, train.ladder, options.fit
         )
-        bar.update()
+        begin("setting the price")
+        believe = _predicting(predictor)
+        choosers = tuple(
+            _tuned(name, each, splits.calibration, options.target, costs.values, seed)
+            for name, each in {"router": believe, **_baselines(train, options.fit)}.items()
+        )
+        certificate = _certificate(choosers[0], splits.calibration, options.target, costs.values, seed)
+        familiarity = Familiarity.fit(
+            train.image_features, train.question, splits.calibration.image_features, splits.calibration.question
+        )
         begin("judging")
         parts = {"test": splits.test, "shifted": splits.shifted}
-        reports = {name: judge(rows, choosers, options.seed) for name, rows in parts.items() if rows is not None}
-        bar.update()
+        reports = {
+            name: judge(rows, choosers, seed, costs.values, _extras(rows, splits, choosers[0], costs, options))
+            for name, rows in parts.items()
+            if rows is not None
+        }
         begin("writing")
-        artifact = _artifact(labels, table, predictor, choosers[0], reports, options.seed)
+        artifact = Artifact(
+            predictor=predictor,
+            ladder=table.ladder,
+            price=choosers[0].price,
+            costs=costs.values,
+            cost_unit=costs.unit,
+            target=str(options.target),
+            certificate=certificate,
+            familiarity=familiarity,
+            second_look=_second_look(believe, splits.calibration),
+            feature_version=FEATURE_VERSION,
+            model=table.meta.model,
+            sweep_version=table.meta.sweep_version,
+            labels_sha256=table_sha256(labels),
+            seed=seed,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            metrics={name: as_json(report) for name, report in reports.items()},
+            curve=choosers[0].curve,
+        )
+        strange = {
+            name: float(1 - familiarity.knows(rows.image_features, rows.question).mean())
+            for name, rows in parts.items()
+            if rows is not None
+        }
+        for name, share in strange.items():
+            artifact.metrics[name]["unfamiliar"] = round(share, 5)
+        command = f"train-router {labels.name} {options}"
         artifact = replace(artifact, card=write_card(artifact, reports, command))
-        figure = draw(reports["test"], f"{table.meta.model}: accuracy over mean visual tokens")
-        artifact = save_artifact(out, artifact, figure)
-        bar.update()
+        figures = draw_all(reports["test"], predictor.importance(), f"{table.meta.model}", costs.unit)
+        artifact = save_artifact(out, artifact, figures["accuracy.png"])
         begin("done")
-    return artifact, reports
+    return Trained(artifact, reports, figures, command)
 
 
 def check_features(path: Path, table: LabelTable) -> None:
@@ -88,53 +151,105 @@ def check_features(path: Path, table: LabelTable) -> None:
         )
 
 
-def fit_predictor(splits: Splits, options: FitOptions) -> ComplexityPredictor:
-    """Learn from the train rows, calibrate on the calibration rows."""
-    train, held_out = splits.train, splits.calibration
-    predictor = ComplexityPredictor.fit(
-        train.image_features, train.question, train.score, train.image_sha256, train.ladder, options
-    )
-    return predictor.calibrated(held_out.image_features, held_out.question, held_out.score)
-
-
 def _predicting(predictor: ComplexityPredictor) -> Believe:
     return lambda rows: predictor.predict_proba(rows.image_features, rows.question)
 
 
-def _baselines(train: LabelTable) -> dict[str, Believe]:
-    """What to beat: mean scores by task, and by the picture's size."""
+def _baselines(train: LabelTable, options: FitOptions) -> dict[str, Believe]:
+    """What to beat: mean scores by task, and by the picture's size; and the predictor without the picture."""
     by_task = Lookup.fit(train.task, train.score)
     sizes, edges = size_classes(train.image_features[:, SIZE].sum(axis=1))
     by_size = Lookup.fit(sizes, train.score)
+    unseen = np.full_like(train.image_features, np.nan)
+    blind = ComplexityPredictor.fit(unseen, train.question, train.score, train.image_sha256, train.ladder, options)
     return {
         "lookup": lambda rows: by_task.predict_proba(rows.task),
         "image-size": lambda rows: by_size.predict_proba(
             size_classes(rows.image_features[:, SIZE].sum(axis=1), edges)[0]
         ),
+        "question": lambda rows: blind.predict_proba(np.full_like(rows.image_features, np.nan), rows.question),
     }
 
 
-def _artifact(
-    labels: Path,
-    table: LabelTable,
-    predictor: ComplexityPredictor,
-    chooser: Chooser,
-    reports: dict[str, Report],
-    seed: int,
-) -> Artifact:
-    return Artifact(
-        predictor=predictor,
-        ladder=table.ladder,
-        price=chooser.price,
-        feature_version=FEATURE_VERSION,
-        model=table.meta.model,
-        sweep_version=table.meta.sweep_version,
-        labels_sha256=table_sha256(labels),
-        seed=seed,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        metrics={name: as_json(report) for name, report in reports.items()},
-        curve=chooser.curve,
-    )
+def _tuned(
+    name: str, believe: Believe, calibration: LabelTable, target: Target, costs: Sequence[float], seed: int
+) -> Chooser:
+    """A chooser whose price meets the target: on one half of the calibration pictures, or by a certificate on all."""
+    if target.certify is None:
+        return tuned(name, believe, halves(calibration)[0], target, costs)
+    picked = one_a_picture(calibration.image_sha256, seed)
+    score = calibration.score[picked].astype(float)
+    worths = worth(believe(calibration.select(picked)), costs)
+    price, _ = certified_price(worths, score, PRICES, target.certify, target.confidence)
+    whole = calibration.score.astype(float)
+    return Chooser(name, believe, price, price_curve(believe(calibration), whole, calibration.ladder, costs))
+
+
+def _certificate(
+    chooser: Chooser, calibration: LabelTable, target: Target, costs: Sequence[float], seed: int
+) -> Certificate:
+    """What is certain of the price: the target's own rate, or else a limit from rows that didn't set the price."""
+    rows = calibration if target.certify is not None else halves(calibration)[1]
+    rows = rows.select(one_a_picture(rows.image_sha256, seed))
+    flips = int(harmful(rows.score, choose_rung(worth(chooser.believe(rows), costs), chooser.price)).sum())
+    limit = flip_bound(flips, len(rows), target.confidence)
+    alpha = limit if target.certify is None else target.certify
+    names = hashlib.sha256("\n".join(rows.sample_id).encode()).hexdigest()
+    return Certificate(alpha, target.confidence, chooser.price, len(rows), flips, names)
+
+
+def _second_look(believe: Believe, calibration: LabelTable) -> SecondLook | None:
+    """How sure an answer must be; None when the table doesn't say how sure answers were."""
+    if not np.isfinite(calibration.mean_logprob).all():
+        return None
+    return SecondLook.fit(believe(calibration), calibration.mean_logprob, calibration.score)
+
+
+def _extras(rows: LabelTable, splits: Splits, ours: Chooser, costs: Costs, options: Options) -> Extras:
+    """What this table allows to compare with."""
+    extras = Extras()
+    train = splits.train
+    if train.latents.shape[1]:
+        predict = fit_informed(train.score, train.task, train.latents, options.fit.seed)
+        extras = replace(extras, informed=lambda rows: predict(rows.task, rows.latents))
+    look = _second_look(ours.believe, splits.calibration)
+    if look is not None and np.isfinite(rows.mean_logprob).all():
+        told = ours.believe(rows), rows.mean_logprob, rows.score.astype(float), rows.ladder
+        path = cascade_path("cascade", FIRST_PRICE, look, *told, PRICES, costs.values)
+        at_price = cascade_path("cascade", FIRST_PRICE, look, *told, [ours.price], costs.values)
+        extras = replace(extras, cascade=path, cascade_chosen=at_price[0])
+    if options.again is not None:
+        again = read_labels(options.again)
+        place = {name: i for i, name in enumerate(again.sample_id)}
+        missing = [name for name in rows.sample_id if name not in place]
+        if not missing:
+            extras = replace(extras, again=again.score[[place[name] for name in rows.sample_id]].astype(float))
+        elif len(missing) < len(rows):
+            raise LabelTableError(f"{options.again}: {len(missing)} test samples are missing, such as {missing[0]}")
+    return extras
+
+
+def write_report(folder: Path, trained: Trained, labels: Path) -> dict[str, Any]:
+    """Write routing.html, routing.json and the figures; returns what the JSON holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    artifact, test = trained.artifact, trained.artifact.metrics["test"]
+    told = {
+        **test,
+        "certified_alpha": round(artifact.certificate.alpha, 5),
+        "certificate": asdict(artifact.certificate),
+        **{name: figures for name, figures in artifact.metrics.items() if name != "test"},
+        "target": artifact.target,
+        "price": artifact.price,
+        "cost_unit": artifact.cost_unit,
+        "model": artifact.model,
+        "labels_sha256": artifact.labels_sha256,
+        "digest": artifact.digest,
+    }
+    for name, png in trained.figures.items():
+        (folder / f"routing-{name}").write_bytes(png)
+    (folder / "routing.html").write_text(page(artifact, trained.reports, trained.figures, labels, trained.command))
+    (folder / "routing.json").write_text(json.dumps(told, indent=1) + "\n")
+    return told
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -146,34 +261,55 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("labels", type=Path, help="label table: a .parquet file or a folder of them")
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact; an older artifact is replaced")
-    parser.add_argument(
+    wish = parser.add_mutually_exclusive_group()
+    wish.add_argument(
         "--max-loss",
         type=float,
-        default=0.01,
-        help="accuracy the price may lose against the finest scale on the calibration rows, as a share "
-        "(default 0.01 = 1 point)",
+        metavar="SHARE",
+        help="accuracy that may be lost against the finest scale, as a share (default 0.01 = 1 point)",
     )
+    wish.add_argument("--budget", type=float, metavar="COST", help="mean cost per sample: visual tokens, or as --costs")
+    wish.add_argument(
+        "--certify",
+        type=float,
+        metavar="SHARE",
+        help="share of all answers that may be spoilt by routing, held with --confidence; the finest scale is always "
+        "taken when nothing can be certified",
+    )
+    parser.add_argument("--confidence", type=float, default=0.9, help="of the certificate (default 0.9)")
+    parser.add_argument(
+        "--costs",
+        type=Path,
+        metavar="FILE",
+        help='measured costs of the scales instead of their tokens, JSON such as {"unit": "ms", "costs": {"1": 5.1, '
+        '"9": 5.3}}',
+    )
+    parser.add_argument(
+        "--again",
+        type=Path,
+        metavar="TABLE",
+        help="label table of another rendering of the same test samples (sweep-m3 --again 1): tells the oracle's skill "
+        "from its luck",
+    )
+    parser.add_argument("--report", type=Path, metavar="DIR", help="folder of the report (default OUT-report)")
     parser.add_argument("--seed", type=int, default=0, help="of the fit and of the intervals (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="of the fit (default 2)")
     args = parser.parse_args(argv)
     start = time.monotonic()
-    command = f"train-router {args.labels.name} --max-loss {args.max_loss:g} --seed {args.seed}"
+    max_loss = DEFAULT_LOSS if args.max_loss is args.budget is args.certify is None else args.max_loss
+    report = args.report or args.out.parent / f"{args.out.name}-report"
     try:
-        options = FitOptions(seed=args.seed, threads=args.threads)
-        artifact, reports = train_router(args.labels, args.out, args.max_loss, options, command)
+        target = Target(max_loss, args.budget, args.certify, args.confidence)
+        costs = None if args.costs is None else Costs.read(args.costs)
+        fit = FitOptions(seed=args.seed, threads=args.threads)
+        trained = train_router(args.labels, args.out, Options(target, fit, costs, args.again))
+        told = write_report(report, trained, args.labels)
     except M3Error as error:
         print(f"train-router: {error}", file=sys.stderr)
         return 2
-    for name, report in reports.items():
-        print(f"# {name}\n{as_text(report)}\n")
-    told = {
-        **artifact.metrics["test"],
-        **{name: artifact.metrics[name] for name in reports if name != "test"},
-        "price": artifact.price,
-        "artifact": str(args.out),
-        "figure": str(args.out / FIGURE_FILE),
-        "digest": artifact.digest,
-        "seconds": round(time.monotonic() - start, 1),
-    }
-    print(json.dumps(told))
+    for name, verdict in trained.reports.items():
+        print(f"# {name}\n{as_text(verdict)}\n")
+    print(certificate_sentence(trained.artifact))
+    paths = {"artifact": str(args.out), "report": str(report / "routing.html")}
+    print(json.dumps({**told, **paths, "seconds": round(time.monotonic() - start, 1)}))
     return 0

@@ -43,7 +43,7 @@ BODY_DOC = {"requestBody": {"required": True, "content": {"application/json": {"
 class Router(Protocol):
     """What decides; router.route.Router is one."""
 
-    async def route(self, sample: Sample) -> Decision: ...
+    async def route(self, sample: Sample, floor: int | None = None, ceiling: int | None = None) -> Decision: ...
 
     def forced(self, tokens: int) -> Decision: ...
 
@@ -67,7 +67,7 @@ class Service:
         if intake.tokens is not None:
             return self.router.forced(intake.tokens)
         try:
-            return await self.router.route(intake.sample)
+            return await self.router.route(intake.sample, intake.floor, intake.ceiling)
         except InvalidInput as error:
             raise Refused(400, "invalid_image", str(error), intake.image_param) from None
 

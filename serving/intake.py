@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from complexity.errors import InvalidInput
 from complexity.sample import Sample
+from router.policy import check_bounds
 from serving.failures import Refused, refusal_of, shown
 from serving.model import Pixels
 from serving.openai import ChatRequest, ImagePart, TextPart
@@ -25,6 +26,8 @@ class Intake:
 
     model: str  # as named by the caller
     tokens: int | None  # a rung of the ladder; None: the router decides
+    floor: int | None  # fewest and most tokens that it may choose
+    ceiling: int | None
     sample: Sample
     image_param: str  # path of the picture in the body, for errors
     max_new_tokens: int
@@ -49,7 +52,9 @@ def read_request(body: bytes, ladder: tuple[int, ...], settings: Settings) -> In
         message = f"the question has {len(question)} characters; at most {settings.max_question_chars} are accepted"
         raise Refused(400, "question_too_long", message, "messages.0.content")
     image, image_param = _image(parts)
-    return Intake(request.model, tokens, Sample(image, question), image_param, _max_new_tokens(request, settings))
+    floor, ceiling = _bounds(request, tokens, ladder)
+    sample, most = Sample(image, question), _max_new_tokens(request, settings)
+    return Intake(request.model, tokens, floor, ceiling, sample, image_param, most)
 
 
 def tokens_of(model: str, ladder: tuple[int, ...]) -> int | None:
@@ -104,6 +109,18 @@ def _image(parts: list[TextPart | ImagePart]) -> tuple[bytes, str]:
     except (binascii.Error, ValueError) as error:
         raise Refused(400, "invalid_base64", f"the picture is not valid base64: {error}", param) from None
     return image, param
+
+
+def _bounds(request: ChatRequest, tokens: int | None, ladder: tuple[int, ...]) -> tuple[int | None, int | None]:
+    wishes = request.m3
+    if tokens is not None and (wishes.floor, wishes.ceiling) != (None, None):
+        message = f"m3.floor and m3.ceiling steer {AUTO}; {request.model} has a fixed number of tokens"
+        raise Refused(400, "invalid_value", message, "m3")
+    try:
+        check_bounds(ladder, wishes.floor, wishes.ceiling)
+    except InvalidInput as error:
+        raise Refused(400, "invalid_value", str(error), f"m3.{error.param}") from None
+    return wishes.floor, wishes.ceiling
 
 
 def _max_new_tokens(request: ChatRequest, settings: Settings) -> int:

@@ -49,6 +49,13 @@ class TextFormat(_Closed):
     type: Literal["text"] = Field(description="answers are plain text")
 
 
+class Wishes(_Closed):
+    """What a request asks of the router."""
+
+    floor: int | None = Field(None, description="the fewest visual tokens, one of the model's scales")
+    ceiling: int | None = Field(None, description="the most visual tokens, one of the model's scales")
+
+
 class ChatRequest(_Closed):
     """Body of POST /v1/chat/completions and of POST /v1/route."""
 
@@ -79,14 +86,16 @@ class ChatRequest(_Closed):
     function_call: None = Field(None, description="functions aren't supported")
     response_format: TextFormat | None = None
 
+    m3: Wishes = Field(Wishes(floor=None, ceiling=None), description="bounds for the router, with model m3-auto")
+
 
 class Decision(BaseModel):
     """How many visual tokens were chosen, and why."""
 
     tokens: int  # per grid
-    why: Literal["predicted", "cached", "forced", "fallback"]
+    why: Literal["predicted", "cached", "forced", "fallback", "unfamiliar"]
     probabilities: dict[str, float] | None  # P(right answer) by tokens; null where nothing was predicted
-    price: float  # probability of a right answer per visual token
+    price: float  # probability of a right answer per unit of cost
     artifact: str
     decision_ms: float
 
@@ -170,7 +179,7 @@ class ErrorBody(BaseModel):
 # Why a field is restricted, by its name: sent with the refusal.
 REASONS = {
     name: field.description
-    for wire_type in (ChatRequest, Message, ImageUrl, TextFormat)
+    for wire_type in (ChatRequest, Message, ImageUrl, TextFormat, Wishes)
     for name, field in wire_type.model_fields.items()
     if field.description
 }

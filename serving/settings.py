@@ -15,7 +15,10 @@ class Settings(BaseModel):
     model: Path = Field(ROOT / "serving/m3/weights/m3-tiny", description="folder of the M3's weights")
     artifact: Path = Field(ROOT / "router/artifacts/m3-tiny", description="folder of the router artifact")
     price: float | None = Field(
-        None, ge=0, description="price of a visual token, in probability of a right answer; unset: the artifact's own"
+        None,
+        ge=-1,
+        description="price of a unit of the artifact's costs (visual tokens), in probability of a right answer; -1: "
+        "always the finest scale; unset: the artifact's own",
     )
 
     redis_url: str | None = Field(None, description="Redis for decisions; unset: the in-process layer alone")

@@ -114,7 +114,7 @@ class FakeRouter:
     def __init__(self) -> None:
         self._known: set[tuple[str, str]] = set()
 
-    async def route(self, sample: Sample) -> Decision:
+    async def route(self, sample: Sample, floor: int | None = None, ceiling: int | None = None) -> Decision:
         key = (sample.image_sha256, sample.question_sha256)
         why = "cached" if key in self._known else "predicted"
         assert sample.picture.mode == "RGB"

@@ -10,11 +10,14 @@ import pytest
 from label_world import LADDER, write_world
 
 from complexity.errors import ArtifactError
+from complexity.familiarity import Familiarity
 from complexity.features import FEATURE_VERSION
 from complexity.labels import LabelTable, read_labels
 from complexity.predictor import ComplexityPredictor, FitOptions
 from router.artifact import ARTIFACT_FILE, MANIFEST_FILE, Artifact, load_artifact, save_artifact
 from router.calibrate import CurvePoint
+from router.cascade import SecondLook
+from router.certify import Certificate
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,12 @@ def artifact(table: LabelTable) -> Artifact:
         predictor=predictor,
         ladder=LADDER,
         price=0.0005,
+        costs=tuple(map(float, LADDER)),
+        cost_unit="tokens",
+        target="--max-loss 0.01",
+        certificate=Certificate(0.05, 0.9, 0.0005, 100, 1, "0" * 64),
+        familiarity=Familiarity.fit(table.image_features, table.question, table.image_features, table.question),
+        second_look=SecondLook(np.ones((5, 5, 4))),
         feature_version=FEATURE_VERSION,
         model="m3-made-up",
         sweep_version="made-up-1",
@@ -38,7 +47,7 @@ def artifact(table: LabelTable) -> Artifact:
         seed=0,
         created_at="2026-11-22T12:00:00+00:00",
         metrics={"test": {"pairs": 3}},
-        curve=(CurvePoint(0.0, 0.9, 500.0), CurvePoint(0.0005, 0.89, 50.0)),
+        curve=(CurvePoint(0.0, 0.9, 500.0, 500.0), CurvePoint(0.0005, 0.89, 50.0, 50.0)),
         card="# A card\n",
     )
 
@@ -56,7 +65,11 @@ def test_what_is_saved_is_loaded(tmp_path: Path, artifact: Artifact, table: Labe
     """Everything comes back, the predictor predicts the same, and the digest is that of the files."""
     saved = save_artifact(tmp_path / "a", artifact, b"a figure")
     loaded = load_artifact(tmp_path / "a", model="m3-made-up", ladder=LADDER)
-    assert replace(loaded, predictor=artifact.predictor) == artifact
+    parts = {name: getattr(artifact, name) for name in ("predictor", "familiarity", "second_look")}
+    assert replace(loaded, **parts) == artifact
+    assert (loaded.second_look.weights == 1).all()
+    known = [f.knows(table.image_features, table.question) for f in (loaded.familiarity, artifact.familiarity)]
+    assert np.array_equal(*known) and known[0].mean() > 0.9
     assert loaded.digest == saved.digest and len(loaded.digest) == 64
     both = [p.predict_proba(table.image_features, table.question) for p in (loaded.predictor, artifact.predictor)]
     assert np.array_equal(*both)
@@ -135,11 +148,12 @@ def test_no_artifact_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"schema_version": "0"}, "schema version of the artifact is '0', this code reads '1'"),
+        ({"schema_version": "0"}, "schema version of the artifact is '0', this code reads '2'"),
         ({"feature_version": "image-0"}, f"feature version of the artifact is 'image-0'.*{FEATURE_VERSION[:7]}"),
         ({"ladder": [1, 4]}, r"ladder of the artifact is \[1, 4\], its predictor has \[1, 9"),
-        ({"price": -1}, "price"),
+        ({"price": -1.5}, "price"),
         ({"price": "cheap"}, "price"),
+        ({"costs": [1, 2]}, "2 costs for 5 rungs"),
         ({"surprise": 1}, "not what this code writes"),
     ],
 )

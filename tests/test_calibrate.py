@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from label_world import LADDER, made_up_rows
 
-from complexity.errors import LabelTableError
+from complexity.errors import InvalidInput, LabelTableError, OffLadder
 from complexity.labels import LabelMeta, LabelTable
-from router.calibrate import CurvePoint, pick_price, price_curve, tuned
+from router.calibrate import PRICES, CurvePoint, Target, pick_price, price_curve, tuned
 from router.evaluate import (
     Outcome,
     bootstrap,
@@ -21,16 +21,19 @@ from router.evaluate import (
     price_path,
 )
 from router.lookup import Lookup, size_classes
+from router.policy import choose
 from router.report import judge
 from router.split import split_table
 
 matrices = st.integers(1, 30).flatmap(
-    lambda rows: st.lists(st.lists(st.floats(0, 1, allow_subnormal=False), min_size=5, max_size=5), min_size=rows, max_size=rows)
+    lambda rows: st.lists(
+        st.lists(st.floats(0, 1, allow_subnormal=False), min_size=5, max_size=5), min_size=rows, max_size=rows
+    )
 )
 
 
 def outcome(accuracy: float, tokens: float) -> Outcome:
-    return Outcome(f"{tokens}", np.array([accuracy]), np.array([tokens]))
+    return Outcome(f"{tokens}", np.array([accuracy]), np.array([tokens]), np.array([tokens]))
 
 
 def table_of(score: np.ndarray, **columns: np.ndarray) -> LabelTable:
@@ -47,17 +50,18 @@ def table_of(score: np.ndarray, **columns: np.ndarray) -> LabelTable:
 
 @given(matrices)
 def test_tokens_fall_along_the_curve(rows: list[list[float]]):
-    """Along rising prices mean tokens never rise, and the first price is 0."""
+    """Along rising prices mean tokens never rise, from always the finest to always the coarsest."""
     probabilities = np.array(rows)
     curve = price_curve(probabilities, probabilities, LADDER)
     tokens = [point.tokens for point in curve]
-    assert curve[0].price == 0 and tokens == sorted(tokens, reverse=True)
+    assert (curve[0].price, tokens[0], tokens[-1]) == (-1, LADDER[-1], LADDER[0])
+    assert tokens == sorted(tokens, reverse=True)
 
 
 def test_perfect_knowledge_at_price_0_is_the_oracle():
     """Who believes the true scores and pays nothing is as accurate as the oracle, at its tokens among the solved."""
     score = np.array([[0.0, 1, 1, 1, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]])
-    first = price_curve(score, score, LADDER)[0]
+    first = next(point for point in price_curve(score, score, LADDER, prices=[0.0]))
     coarse, fine = oracles(score, LADDER)
     assert first.accuracy == coarse.accuracy == fine.accuracy == pytest.approx(2 / 3)
     assert first.tokens == coarse.mean_tokens == pytest.approx((9 + 144 + 1) / 3)
@@ -67,26 +71,77 @@ def test_perfect_knowledge_at_price_0_is_the_oracle():
 def test_the_cheapest_price_within_the_loss_is_picked():
     """Of the points that lose at most a point the one with the fewest tokens is taken."""
     curve = [
-        CurvePoint(0.0, 0.80, 500),
-        CurvePoint(1e-4, 0.81, 200),
-        CurvePoint(1e-3, 0.795, 50),
-        CurvePoint(1, 0.4, 1),
+        CurvePoint(0.0, 0.80, 500, 500),
+        CurvePoint(1e-4, 0.81, 200, 200),
+        CurvePoint(1e-3, 0.795, 50, 50),
+        CurvePoint(1, 0.4, 1, 1),
     ]
-    assert pick_price(curve, 0.80, 0.01).tokens == 50 and pick_price(curve, 0.80, 0.0).tokens == 200
-    assert pick_price(curve, 0.80, 0.9).tokens == 1
+    picked = [pick_price(curve, 0.80, Target(max_loss=loss)).tokens for loss in (0.01, 0.0, 0.9)]
+    assert picked == [50, 200, 1]
 
 
-def test_when_all_lose_more_the_most_accurate_is_picked():
-    """A loss that no price keeps to gives the best there is."""
-    curve = [CurvePoint(0.0, 0.70, 500), CurvePoint(1e-4, 0.71, 200), CurvePoint(1, 0.4, 1)]
-    assert pick_price(curve, 0.80, 0.01).tokens == 200
+def test_a_budget_buys_the_most_accuracy():
+    """The most accurate point within the budget is taken, and a budget below the coarsest scale is refused."""
+    curve = [CurvePoint(0.0, 0.70, 500, 9.0), CurvePoint(1e-4, 0.71, 200, 7.0), CurvePoint(1, 0.4, 1, 5.0)]
+    assert [pick_price(curve, 0.7, Target(budget=budget)).tokens for budget in (10, 7, 6)] == [200, 200, 1]
+    with pytest.raises(InvalidInput, match="--budget 4 is below 5"):
+        pick_price(curve, 0.7, Target(budget=4))
+
+
+@pytest.mark.parametrize(
+    ("wishes", "says"),
+    [
+        ({}, "one of"),
+        ({"max_loss": 0.1, "budget": 5}, "one of"),
+        ({"max_loss": 1.5}, "--max-loss 1.5"),
+        ({"budget": 0}, "--budget 0"),
+        ({"certify": 0}, "--certify 0"),
+        ({"certify": 0.1, "confidence": 1}, "--confidence 1"),
+    ],
+)
+def test_senseless_targets_are_refused(wishes: dict[str, float], says: str):
+    """One wish at a time, within its range."""
+    with pytest.raises(InvalidInput, match=says):
+        Target(**wishes)
+
+
+def test_costs_decide_instead_of_tokens():
+    """Where the clock doesn't tell two scales apart, the better of them is taken whatever its tokens."""
+    believed = np.array([[0.2, 0.5, 0.6, 0.9, 0.95]])
+    flat = (1.0, 1.1, 1.2, 1.3, 9.0)
+    assert choose(believed, LADDER, 0.05).tolist() == [1] and choose(believed, LADDER, 0.05, flat).tolist() == [144]
+    point = price_curve(believed, believed, LADDER, flat, [0.05])[0]
+    assert (point.tokens, point.cost) == (144, 1.3)
+
+
+@given(st.lists(st.floats(0, 1), min_size=5, max_size=5), st.sampled_from(PRICES), st.data())
+def test_bounds_hold_and_stay_monotone(row: list[float], price: float, data: st.DataObject):
+    """Between floor and ceiling, with fewer tokens never for a higher floor, ceiling or quality."""
+    low, high = sorted(data.draw(st.lists(st.sampled_from(LADDER), min_size=2, max_size=2)))
+    p = np.array(row)
+    tokens = int(choose(p, LADDER, price, floor=low, ceiling=high))
+    assert low <= tokens <= high
+    assert int(choose(p, LADDER, price, floor=low)) >= int(choose(p, LADDER, price))
+    assert int(choose(p, LADDER, price, ceiling=high)) <= int(choose(p, LADDER, price))
+    cheaper = [each for each in PRICES if each < price]
+    if cheaper:
+        assert int(choose(p, LADDER, data.draw(st.sampled_from(cheaper)), floor=low, ceiling=high)) >= tokens
+
+
+def test_bounds_off_the_ladder_or_crossed_are_refused():
+    """The ladder is named, and so are both bounds."""
+    with pytest.raises(OffLadder, match="1, 9, 36"):
+        choose(np.full(5, 0.5), LADDER, 0.0, floor=100)
+    with pytest.raises(InvalidInput, match="floor of 144 .* ceiling of 9"):
+        choose(np.full(5, 0.5), LADDER, 0.0, floor=144, ceiling=9)
 
 
 def test_a_chooser_is_tuned_on_the_rows_it_is_given():
     """With true beliefs, the price for a loss of nothing keeps the finest scale's accuracy at fewer tokens."""
     score = np.repeat(np.array([[1.0, 1, 1, 1, 1], [0, 0, 1, 1, 1]]), 10, axis=0)
-    chooser = tuned("known", lambda rows: rows.score, table_of(score), max_loss=0.0)
-    assert price_curve(score, score, LADDER, [chooser.price])[0] == CurvePoint(chooser.price, 1.0, (1 + 36) / 2)
+    chooser = tuned("known", lambda rows: rows.score, table_of(score), Target(max_loss=0.0))
+    mean = (1 + 36) / 2
+    assert price_curve(score, score, LADDER, None, [chooser.price])[0] == CurvePoint(chooser.price, 1.0, mean, mean)
 
 
 def test_the_lookup_knows_each_key_and_guesses_for_others():
@@ -152,8 +207,8 @@ def test_fixed_scales_are_in_the_report_with_their_tokens():
     """The judge lists every fixed scale, the mix, all choosers and both oracles, once each."""
     score = np.repeat(np.array([[1.0, 1, 1, 1, 1], [0, 0, 1, 1, 1]]), 20, axis=0)
     rows = table_of(score)
-    known = tuned("router", lambda rows: rows.score, rows, 0.0)
-    blind = tuned("lookup", lambda rows: np.tile(rows.score.mean(axis=0), (len(rows), 1)), rows, 0.0)
+    known = tuned("router", lambda rows: rows.score, rows, Target(max_loss=0.0))
+    blind = tuned("lookup", lambda rows: np.tile(rows.score.mean(axis=0), (len(rows), 1)), rows, Target(max_loss=0.0))
     report = judge(rows, [known, blind], seed=0)
     by_name = {row.name: row for row in report.policies}
     assert list(by_name) == [*(f"fixed-{t}" for t in LADDER), "random-mixing", "lookup", "router",

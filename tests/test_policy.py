@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from complexity.errors import InvalidInput
@@ -11,12 +11,13 @@ from router.policy import choose, choose_rung, worth
 LADDER = (1, 9, 36, 144, 576)
 probability = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.5, np.nextafter(0.5, 1), 1.0]))
 rows = st.lists(probability, min_size=5, max_size=5)
-prices = st.one_of(st.just(0.0), st.floats(0, 1), st.floats(1e-20, 1e-10))
+prices = st.one_of(st.just(0.0), st.floats(-0.9, 1), st.floats(1e-20, 1e-10), st.just(-1.0))
 
 
 @given(rows, prices)
 def test_the_choice_has_the_best_utility(row: list[float], price: float):
-    """No rung has a higher P - price * tokens than the chosen one, within rounding."""
+    """No rung has a higher P - price * tokens than the chosen one, within rounding; -1 asks for no utility."""
+    assume(price > -1)
     utility = np.array(row) - price * np.array(LADDER)
     chosen = LADDER.index(int(choose(np.array(row), LADDER, price)))
     assert utility[chosen] >= utility.max() - 1e-9
@@ -50,8 +51,9 @@ def test_the_price_is_a_probability_per_token():
 
 
 def test_extreme_prices_give_the_ends_of_the_ladder():
-    """At price 0 the likeliest rung is taken, at a high price the coarsest."""
+    """At price 0 the likeliest rung is taken, at a high price the coarsest, at -1 the finest come what may."""
     rising = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert choose(1 - rising, LADDER, -1.0) == 576 and choose(1 - rising, LADDER, 0.0) == 1
     assert choose(rising, LADDER, 0.0) == 576 and choose(rising, LADDER, 1.0) == 1
 
 
@@ -63,9 +65,9 @@ def test_worth_is_the_price_at_which_a_rung_falls():
     assert LADDER[choose_rung(worths, finest)] < 576 == LADDER[choose_rung(worths, np.nextafter(finest, 0))]
 
 
-@pytest.mark.parametrize("price", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("price", [-1.1, float("nan"), float("inf")])
 def test_a_senseless_price_is_refused(price: float):
-    """Negative and non-finite prices are the caller's mistake."""
+    """Prices below -1 and non-finite ones are the caller's mistake."""
     with pytest.raises(InvalidInput, match="price"):
         choose(np.full(5, 0.5), LADDER, price)
 

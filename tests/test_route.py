@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -15,12 +15,17 @@ from PIL import Image
 from redis_process import RedisProcess
 
 from complexity.errors import InvalidInput, OffLadder
+from complexity.familiarity import Familiarity
 from complexity.features import FEATURE_VERSION
+from complexity.image_features import IMAGE_FEATURE_NAMES
 from complexity.sample import Sample
 from router.artifact import Artifact
 from router.cache import DecisionCache
+from router.certify import Certificate
 from router.route import Router
 
+FEATURES = len(IMAGE_FEATURE_NAMES)
+ANYTHING = Familiarity(np.zeros(FEATURES), np.ones(FEATURES), np.eye(FEATURES), frozenset(), np.inf, np.inf)
 COARSE, FINE = (0.9, 0.9, 0.9, 0.9, 0.9), (0.1, 0.2, 0.3, 0.4, 0.9)
 
 
@@ -46,6 +51,12 @@ def artifact_of(predictor: FakePredictor, digest: str = "digest") -> Artifact:
         predictor=predictor,  # type: ignore[arg-type]
         ladder=LADDER,
         price=0.0001,
+        costs=LADDER,
+        cost_unit="tokens",
+        target="--max-loss 0.01",
+        certificate=Certificate(0.05, 0.9, 0.0001, 100, 1, "0" * 64),
+        familiarity=ANYTHING,
+        second_look=None,
         feature_version=FEATURE_VERSION,
         model="m3-made-up",
         sweep_version="made-up-1",
@@ -56,6 +67,9 @@ def artifact_of(predictor: FakePredictor, digest: str = "digest") -> Artifact:
         curve=(),
         digest=digest,
     )
+
+
+STRANGE = replace(ANYTHING, question_limit=-1.0)  # nothing is familiar
 
 
 def router_of(predictor: FakePredictor, cache: DecisionCache | None = None, price: float | None = None) -> Router:
@@ -173,7 +187,7 @@ def test_a_forced_decision_asks_nobody():
 def test_a_senseless_price_is_refused():
     """A negative price doesn't start a router."""
     with pytest.raises(InvalidInput, match="price"):
-        router_of(FakePredictor(), price=-1.0)
+        router_of(FakePredictor(), price=-1.5)
 
 
 @pytest.mark.redis
@@ -188,3 +202,33 @@ async def test_two_processes_share_decisions_and_outlive_redis(redis_server: Red
     assert [(await router.route(sample("Which?"))).why for router in (one, other)] == ["predicted"] * 2
     for cache in caches:
         await cache.close()
+
+
+async def test_what_is_unlike_the_training_data_gets_the_finest_scale():
+    """A strange sample's probabilities are told and not trusted, also when they come from memory."""
+    predictor = FakePredictor()
+    artifact = replace(artifact_of(predictor), familiarity=STRANGE)
+    router = Router(artifact, DecisionCache(None))
+    for _ in range(2):
+        decision = await router.route(sample("What color is it?"))
+        assert (decision.tokens, decision.why) == (576, "unfamiliar")
+        assert decision.probabilities == pytest.approx(COARSE)
+    assert len(predictor.threads) == 1
+    assert (await router.route(sample("What color is it?"), ceiling=36)).tokens == 36
+
+
+async def test_a_request_bounds_its_own_scale():
+    """Floor and ceiling hold for what is predicted, remembered and fallen back to; nonsense is refused at once."""
+    predictor = FakePredictor()
+    router = router_of(predictor)
+    assert (await router.route(sample("What color is it?"), floor=9)).tokens == 9
+    assert (await router.route(sample(), ceiling=144)).tokens == 144
+    remembered = await router.route(sample(), floor=9, ceiling=36)
+    assert (remembered.tokens, remembered.why) == (36, "cached")
+    predictor.fails = RuntimeError("broken")
+    fallen = await router.route(sample("Another?"), ceiling=9)
+    assert (fallen.tokens, fallen.why) == (9, "fallback")
+    with pytest.raises(OffLadder, match="100"):
+        await router.route(sample(), floor=100)
+    with pytest.raises(InvalidInput, match="above the ceiling"):
+        await router.route(sample(), floor=36, ceiling=9)

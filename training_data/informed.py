@@ -1,18 +1,14 @@
-"""How much could any router gain? The informed bound: a predictor that is given what only the renderer knows.
-
-The raw oracle picks the best of five correlated tries, so most of its lead is luck that nobody can predict. The
-informed predictor sees the family, the number of things, the asked thing's size, the answer's length: what a perfect
-look at the picture and the question would tell. It is set against the per-family lookup at equal mean tokens.
-"""
+"""How much could any router gain on a corpus? The informed predictor (router/informed.py) against the per-family
+lookup at equal mean tokens, both cross-fitted by picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import lightgbm as lgb
 import numpy as np
 from sklearn.model_selection import GroupKFold
 
 from router.evaluate import mixed_to, price_path
+from router.informed import fit_informed
 from router.lookup import Lookup
 
 BUDGETS = np.arange(9, 61)  # mean tokens at which policies are compared
@@ -41,13 +37,11 @@ def informed_bound(
         group: (B,) the picture of each sample.
         latents: (B, L) what the renderer knows.
     """
-    codes = np.unique(family, return_inverse=True)[1]
     lookup, informed = np.empty(score.shape), np.empty(score.shape)
     for train, test in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(score, groups=group):
-        table = Lookup.fit(codes[train], score[train])
-        known = np.clip(table.predict_proba(codes), 0.005, 0.995)  # (B, S)
-        lookup[test] = known[test]
-        informed[test] = _informed(score[train], known, codes, latents, train, test, seed)
+        lookup[test] = Lookup.fit(family[train], score[train]).predict_proba(family[test])
+        predict = fit_informed(score[train], family[train], latents[train], seed)
+        informed[test] = predict(family[test], latents[test])
     by_lookup = accuracy_at(lookup, score, ladder)
     by_informed = accuracy_at(informed, score, ladder)
     gain = by_informed - by_lookup
@@ -71,38 +65,3 @@ def accuracy_at(probabilities: np.ndarray, score: np.ndarray, ladder: Sequence[i
     path = price_path("", probabilities, score, ladder)
     mixed = [mixed_to("", path, float(tokens)) for tokens in BUDGETS]
     return np.array([path[0].accuracy if outcome is None else outcome.accuracy for outcome in mixed])
-
-
-def _informed(
-    score: np.ndarray,
-    known: np.ndarray,
-    codes: np.ndarray,
-    latents: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    seed: int,
-) -> np.ndarray:
-    """P(right) (len(test), S): one boosted model over (sample, scale), starting from the lookup's log-odds."""
-    scales = score.shape[1]
-
-    def rows(which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        start = np.log(known[which] / (1 - known[which])).ravel()
-        wide = np.column_stack([codes[which], latents[which]]).repeat(scales, 0)
-        return np.column_stack([wide, np.tile(np.arange(scales), len(which))]), start
-
-    data, start = rows(train)
-    settings = {
-        "objective": "cross_entropy",
-        "learning_rate": 0.05,
-        "num_leaves": 15,
-        "min_data_in_leaf": 40,
-        "feature_fraction": 0.8,
-        "lambda_l2": 5.0,
-        "seed": seed,
-        "num_threads": 2,
-        "verbose": -1,
-    }
-    taught = lgb.Dataset(data, score.ravel(), init_score=start, categorical_feature=[0])
-    trained = lgb.train(settings, taught, num_boost_round=150)
-    data, start = rows(test)
-    return (1 / (1 + np.exp(-(trained.predict(data, raw_score=True) + start)))).reshape(-1, scales)
