@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lightgbm as lgb
 import numpy as np
@@ -141,9 +142,9 @@ def _held_out(pictures: Texts, options: FitOptions) -> np.ndarray:
     return chosen[codes]
 
 
-def _boost(columns: np.ndarray, score: np.ndarray, held_out: np.ndarray, options: FitOptions) -> lgb.Booster:
-    """Boosted trees; cross-entropy takes scores between 0 and 1 as they are."""
-    settings = {
+def boosting(options: FitOptions) -> dict[str, Any]:
+    """LightGBM's settings; its cross-entropy takes scores between 0 and 1 as they are."""
+    return {
         "objective": "cross_entropy",
         "learning_rate": options.learning_rate,
         "num_leaves": options.leaves,
@@ -158,10 +159,13 @@ def _boost(columns: np.ndarray, score: np.ndarray, held_out: np.ndarray, options
         "force_col_wise": True,
         "verbose": -1,
     }
+
+
+def _boost(columns: np.ndarray, score: np.ndarray, held_out: np.ndarray, options: FitOptions) -> lgb.Booster:
     taught = lgb.Dataset(columns[~held_out], score[~held_out])
     watched = lgb.Dataset(columns[held_out], score[held_out], reference=taught)
     stop = lgb.early_stopping(options.patience, verbose=False)
-    return lgb.train(settings, taught, options.rounds, valid_sets=[watched], callbacks=[stop])
+    return lgb.train(boosting(options), taught, options.rounds, valid_sets=[watched], callbacks=[stop])
 
 
 def _platt(odds: np.ndarray, score: np.ndarray) -> tuple[float, float]:

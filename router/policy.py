@@ -10,7 +10,7 @@ from complexity.errors import InvalidInput, OffLadder
 
 FINEST_ALWAYS = -1.0  # the price at which nothing but the finest rung is taken
 
-Why = Literal["predicted", "cached", "forced", "fallback", "unfamiliar"]
+Why = Literal["predicted", "cached", "forced", "fallback", "unfamiliar", "unsure"]
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
 import numpy as np
 
-from complexity.errors import InvalidInput, OffLadder
+from complexity.errors import ArtifactError, InvalidInput, OffLadder
 from complexity.image_features import image_features
 from complexity.sample import Sample
 from router.artifact import Artifact
 from router.cache import DecisionCache, cache_key
+from router.cascade import FIRST_PRICE
 from router.policy import FINEST_ALWAYS, Decision, Why, check_bounds, check_price, choose
 
 log = logging.getLogger(__name__)
@@ -26,9 +28,16 @@ class Router:
         artifact: the trained router.
         cache: where probabilities are remembered.
         price: probability of a right answer per unit of the artifact's costs; None takes the artifact's own.
+        second_look: whether answers may be given twice (`again`); first answers then take fewer tokens.
+
+    Raises:
+        ArtifactError: a second look is wanted of an artifact that has learnt none.
     """
 
-    def __init__(self, artifact: Artifact, cache: DecisionCache, price: float | None = None):
+    def __init__(self, artifact: Artifact, cache: DecisionCache, price: float | None = None, second_look: bool = False):
+        if second_look and artifact.second_look is None:
+            raise ArtifactError("the artifact has learnt no second look: its labels didn't say how sure answers were")
+        self._second_look = artifact.second_look if second_look else None
         self.artifact = artifact
         self.price = artifact.price if price is None else price
         check_price(self.price)
@@ -56,6 +65,29 @@ class Router:
         predicted = await self._predict_once(key, sample)
         return self._decide(predicted, "fallback" if predicted is None else "predicted", bounds, start)
 
+    def again(self, decision: Decision, mean_logprob: float, ceiling: int | None = None) -> Decision | None:
+        """The decision to answer once more with more tokens, now that the first answer's certainty is known.
+
+        Args:
+            decision: what was answered by.
+            mean_logprob: of the answer, natural log.
+            ceiling: most tokens that may be chosen.
+
+        Returns:
+            None where the first answer is good enough, or second looks aren't wanted.
+        """
+        if self._second_look is None or decision.why not in ("predicted", "cached") or decision.probabilities is None:
+            return None
+        ladder, costs = self.artifact.ladder, self.artifact.costs
+        first = ladder.index(decision.tokens)
+        before = np.array([decision.probabilities])
+        chances = self._second_look.predict(before, np.array([mean_logprob]), first)[0]
+        whole = [0.0, *costs[first + 1 :]]
+        tokens = int(choose(chances, ladder[first:], self.price, whole, ceiling=ceiling))
+        if tokens == decision.tokens:
+            return None
+        return replace(decision, tokens=tokens, why="unsure", probabilities=tuple(before[0, :first]) + tuple(chances))
+
     def forced(self, tokens: int) -> Decision:
         """The decision when the caller named the number of tokens.
 
@@ -70,6 +102,8 @@ class Router:
         self, predicted: np.ndarray | None, why: Why, bounds: tuple[int | None, int | None], start: float
     ) -> Decision:
         artifact, price = self.artifact, self.price
+        if self._second_look is not None and price > 0:
+            price *= FIRST_PRICE
         if predicted is None:
             probabilities, price = np.ones(len(artifact.ladder)), FINEST_ALWAYS
         else:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fastapi import FastAPI, Request
@@ -47,6 +47,17 @@ class Router(Protocol):
 
     def forced(self, tokens: int) -> Decision: ...
 
+    def again(self, decision: Decision, mean_logprob: float, ceiling: int | None = None) -> Decision | None: ...
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer that is sent, and how it came about."""
+
+    decision: Decision
+    answer: Answer  # its tokens are those of both answers when there were two
+    first_tokens: int | None = None  # of a first answer that was answered again
+
 
 @dataclass(frozen=True)
 class Service:
@@ -71,12 +82,26 @@ class Service:
         except InvalidInput as error:
             raise Refused(400, "invalid_image", str(error), intake.image_param) from None
 
-    async def answer(self, intake: Intake) -> tuple[Decision, Answer]:
-        """Decide, then let the model answer at that granularity; the picture is decoded once for both."""
+    async def answer(self, intake: Intake) -> Answered:
+        """Decide, then let the model answer at that granularity, perhaps twice; the picture is decoded once."""
         pixels = await asyncio.to_thread(decode, intake)
         decision = await self.decide(intake)
         ask = Ask(pixels, intake.sample.question, decision.tokens, intake.max_new_tokens)
-        return decision, await self.model.answer(ask)
+        answer = await self.model.answer(ask)
+        better = self.router.again(decision, answer.mean_logprob, intake.ceiling)
+        if better is None:
+            return Answered(decision, answer)
+        second = await self.model.answer(replace(ask, tokens=better.tokens))
+        return Answered(
+            better,
+            replace(
+                second,
+                visual_tokens=answer.visual_tokens + second.visual_tokens,
+                prompt_tokens=answer.prompt_tokens + second.prompt_tokens,
+                completion_tokens=answer.completion_tokens + second.completion_tokens,
+            ),
+            decision.tokens,
+        )
 
 
 def create_app(service: Service) -> FastAPI:
@@ -93,7 +118,8 @@ def create_app(service: Service) -> FastAPI:
     @app.post("/v1/chat/completions", response_model=openai.ChatCompletion, openapi_extra=BODY_DOC)
     async def chat_completions(request: Request) -> Response:
         intake = await service.read(request)
-        decision, answer = await service.answer(intake)
+        answered = await service.answer(intake)
+        decision, answer = answered.decision, answered.answer
         body = openai.ChatCompletion(
             id=f"chatcmpl-{uuid.uuid4().hex}",
             created=int(time.time()),
@@ -108,7 +134,10 @@ def create_app(service: Service) -> FastAPI:
                 prompt_tokens_details=openai.PromptTokensDetails(image_tokens=answer.visual_tokens),
             ),
             m3=openai.AnsweredDecision(
-                **_wire(decision).model_dump(), visual_tokens=answer.visual_tokens, mean_logprob=answer.mean_logprob
+                **_wire(decision).model_dump(),
+                visual_tokens=answer.visual_tokens,
+                first_tokens=answered.first_tokens,
+                mean_logprob=answer.mean_logprob,
             ),
         )
         return _json(body, decision, {"x-m3-visual-tokens": str(answer.visual_tokens)})

@@ -90,10 +90,14 @@ class ChatRequest(_Closed):
 
 
 class Decision(BaseModel):
-    """How many visual tokens were chosen, and why."""
+    """How many visual tokens were chosen, and why.
+
+    predicted, or cached: the scale worth its cost; forced: named by the caller; unfamiliar: unlike the training data,
+    so the finest; fallback: the prediction failed, so the finest; unsure: a first answer was doubtful.
+    """
 
     tokens: int  # per grid
-    why: Literal["predicted", "cached", "forced", "fallback", "unfamiliar"]
+    why: Literal["predicted", "cached", "forced", "fallback", "unfamiliar", "unsure"]
     probabilities: dict[str, float] | None  # P(right answer) by tokens; null where nothing was predicted
     price: float  # probability of a right answer per unit of cost
     artifact: str
@@ -103,7 +107,8 @@ class Decision(BaseModel):
 class AnsweredDecision(Decision):
     """A decision that was carried out."""
 
-    visual_tokens: int  # what the language model really saw
+    visual_tokens: int  # what the language model really saw, of both answers when it answered twice
+    first_tokens: int | None = None  # tokens per grid of a first answer that wasn't sure enough
     mean_logprob: float  # natural log, mean over the answer's tokens
 
 

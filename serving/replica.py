@@ -81,7 +81,7 @@ class Ingress:
         info = await model.info()
         artifact = load_artifact(settings.artifact, model=info.model_id, ladder=info.ladder)
         cache = DecisionCache(settings.redis_url, settings.cache_ttl_s, settings.cache_entries)
-        self._service = Service(Router(artifact, cache, settings.price), model, info, settings)
+        self._service = Service(Router(artifact, cache, settings.price, settings.second_look), model, info, settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service)

@@ -21,6 +21,8 @@ class Settings(BaseModel):
         "always the finest scale; unset: the artifact's own",
     )
 
+    second_look: bool = Field(False, description="answer again with more tokens where a first answer is unsure")
+
     redis_url: str | None = Field(None, description="Redis for decisions; unset: the in-process layer alone")
     cache_ttl_s: int = Field(86_400, ge=1, description="lifetime of a cached decision, seconds")
     cache_entries: int = Field(10_000, ge=1, description="decisions kept in process")

@@ -5,7 +5,7 @@ import io
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from PIL import Image
@@ -111,16 +111,24 @@ class FailingModel:
 class FakeRouter:
     """One token for a question about colour, else the finest scale; remembers what it has decided."""
 
-    def __init__(self) -> None:
+    def __init__(self, second_look: bool = False) -> None:
+        self.second_look = second_look
+        self.bounds: list[tuple[int | None, int | None]] = []
         self._known: set[tuple[str, str]] = set()
 
     async def route(self, sample: Sample, floor: int | None = None, ceiling: int | None = None) -> Decision:
         key = (sample.image_sha256, sample.question_sha256)
         why = "cached" if key in self._known else "predicted"
         assert sample.picture.mode == "RGB"
+        self.bounds.append((floor, ceiling))
         self._known.add(key)
         tokens = 1 if "colour" in sample.question else 576
         return Decision(tokens, LADDER, (0.1, 0.2, 0.3, 0.4, 0.5), why, 0.001, "fake-artifact", 1.5)  # type: ignore[arg-type]
+
+    def again(self, decision: Decision, mean_logprob: float, ceiling: int | None = None) -> Decision | None:
+        if not self.second_look or decision.why == "forced":
+            return None
+        return replace(decision, tokens=ceiling or 576, why="unsure")
 
     def forced(self, tokens: int) -> Decision:
         return Decision(tokens, LADDER, None, "forced", 0.001, "fake-artifact", 0.0)

@@ -14,8 +14,9 @@ from serving.model import Model, ModelInfo, ModelOverloaded, ModelTimeout, Model
 from serving.settings import Settings
 
 
-def app_of(model: Model, settings: Settings | None = None) -> FastAPI:
-    return create_app(Service(FakeRouter(), model, ModelInfo("fake-m3", LADDER), settings or Settings()))
+def app_of(model: Model, settings: Settings | None = None, router: FakeRouter | None = None) -> FastAPI:
+    router = router or FakeRouter()
+    return create_app(Service(router, model, ModelInfo("fake-m3", LADDER), settings or Settings()))
 
 
 def send(app: FastAPI, *calls: Callable[[httpx.AsyncClient], Any]) -> list[httpx.Response]:
@@ -80,6 +81,7 @@ def test_a_chat_completion_has_openais_shape_and_the_decision(app):
         "artifact": "fake-artifact",
         "decision_ms": 1.5,
         "visual_tokens": 1,
+        "first_tokens": None,
         "mean_logprob": -0.25,
     }
 
@@ -232,3 +234,39 @@ def test_a_content_type_that_is_not_json_does_not_matter(app):
 def test_the_interface_describes_itself(app):
     (reply,) = send(app, get("/openapi.json"))
     assert {"/v1/chat/completions", "/v1/route", "/v1/models", "/health", "/ready"} <= set(reply.json()["paths"])
+
+
+def test_a_request_may_bound_the_routers_choice():
+    """Floor and ceiling reach the router; off the ladder, crossed, or with a fixed model they are refused by name."""
+    router = FakeRouter()
+    app = app_of(LocalModel(FakeM3()), router=router)
+    body = chat_body("What colour is it?", png())
+    wishes = [{"floor": 9}, {"ceiling": 36}, {"floor": 9, "ceiling": 144}]
+    for reply in send(app, *(chat(body | {"m3": wish}) for wish in wishes)):
+        assert reply.status_code == 200
+    assert router.bounds == [(9, None), (None, 36), (9, 144)]
+    wrong = [{"floor": 100}, {"floor": 144, "ceiling": 9}, {"flor": 9}]
+    replies = send(app, *(chat(body | {"m3": wish}) for wish in wrong), chat(body | {"model": "m3-9", "m3": wishes[0]}))
+    assert [reply.status_code for reply in replies] == [400] * 4
+    told = [error_of(reply) for reply in replies]
+    assert "1, 9, 36, 144, 576" in told[0]["message"] and told[0]["param"] == "m3.floor"
+    assert "above the ceiling" in told[1]["message"] and told[2]["param"] == "m3.flor"
+    assert "m3-9 has a fixed number" in told[3]["message"]
+
+
+def test_an_unsure_answer_is_given_again_and_both_are_counted():
+    """The second answer is sent, with the tokens of both; a ceiling holds for it too, and a forced scale has one."""
+    app = app_of(LocalModel(FakeM3()), router=FakeRouter(second_look=True))
+    body = chat_body("What colour is it?", png())
+    once, twice, bounded = send(
+        app,
+        chat(body | {"model": "m3-1"}),
+        chat(body),
+        chat(body | {"m3": {"ceiling": 144}}),
+    )
+    assert once.json()["m3"]["first_tokens"] is None
+    told = twice.json()
+    assert (told["m3"]["tokens"], told["m3"]["first_tokens"], told["m3"]["why"]) == (576, 1, "unsure")
+    assert told["m3"]["visual_tokens"] == told["usage"]["prompt_tokens_details"]["image_tokens"] == 577
+    assert told["usage"]["completion_tokens"] == 2 * once.json()["usage"]["completion_tokens"]
+    assert bounded.json()["m3"]["visual_tokens"] == 145 and twice.headers["x-m3-tokens"] == "576"

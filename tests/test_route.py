@@ -14,13 +14,14 @@ from label_world import LADDER
 from PIL import Image
 from redis_process import RedisProcess
 
-from complexity.errors import InvalidInput, OffLadder
+from complexity.errors import ArtifactError, InvalidInput, OffLadder
 from complexity.familiarity import Familiarity
 from complexity.features import FEATURE_VERSION
 from complexity.image_features import IMAGE_FEATURE_NAMES
 from complexity.sample import Sample
 from router.artifact import Artifact
 from router.cache import DecisionCache
+from router.cascade import SecondLook
 from router.certify import Certificate
 from router.route import Router
 
@@ -232,3 +233,22 @@ async def test_a_request_bounds_its_own_scale():
         await router.route(sample(), floor=100)
     with pytest.raises(InvalidInput, match="above the ceiling"):
         await router.route(sample(), floor=36, ceiling=9)
+
+
+async def test_an_unsure_answer_asks_for_a_finer_scale():
+    """With second looks first answers take fewer tokens; a doubtful one is followed by a finer, a sure one isn't."""
+    weights = np.zeros((5, 5, 4))
+    weights[..., 0], weights[..., 3] = 3.0, 4.0  # certainty alone tells whether a scale is right ...
+    weights[np.triu_indices(5, 1)] = [2.0, 0, 0, 0]  # ... and finer ones are right in 88%
+    predictor = FakePredictor(answer=(0.5, 0.53, 0.55, 0.56, 0.57))
+    artifact = replace(artifact_of(predictor), second_look=SecondLook(weights), price=0.003)
+    once, twice = Router(artifact, DecisionCache(None)), Router(artifact, DecisionCache(None), second_look=True)
+    assert ((await once.route(sample())).tokens, (await twice.route(sample())).tokens) == (9, 1)
+    first = await twice.route(sample())
+    assert twice.again(first, -0.01) is None and once.again(first, -2.0) is None
+    better = twice.again(first, -2.0)
+    assert better is not None and (better.tokens, better.why) == (9, "unsure") and len(better.probabilities or ()) == 5
+    assert twice.again(first, -2.0, ceiling=1) is None
+    assert twice.again(twice.forced(1), -2.0) is None
+    with pytest.raises(ArtifactError, match="no second look"):
+        Router(artifact_of(predictor), DecisionCache(None), second_look=True)

@@ -18,7 +18,7 @@ def test_a_misspelt_key_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"price": -0.1}, {"max_batch_size": 0}, {"cache_ttl_s": 0}, {"answer_timeout_s": 0}, {"threads": 0}]
+    "wrong", [{"price": -1.1}, {"max_batch_size": 0}, {"cache_ttl_s": 0}, {"answer_timeout_s": 0}, {"threads": 0}]
 )
 def test_a_value_out_of_range_is_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):

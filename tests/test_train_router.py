@@ -6,8 +6,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from label_world import LADDER, META, made_up_rows, write_world
+from label_world import LADDER, META, TASKS, made_up_rows, write_world
 from PIL import Image
 
 from complexity.labels import LabelMeta, write_shard
@@ -98,6 +99,121 @@ def test_the_same_seed_gives_the_same_router(
     one, two = json.loads(done.stdout.splitlines()[-1]), json.loads(out.splitlines()[-1])
     assert all(one[key] == two[key] for key in ("policies", "equal_tokens", "price"))
     assert (folder / TREES_FILE).read_text() == (tmp_path / "again" / TREES_FILE).read_text()
+
+
+def test_the_report_says_what_a_paper_would(trained: tuple[Path, subprocess.CompletedProcess[str]]):
+    """Beside the artifact lie a page that holds its figures, the figures, and the JSON with the gaps closed."""
+    folder, done = trained
+    report = folder.parent / "artifact-report"
+    told = json.loads((report / "routing.json").read_text())
+    assert {
+        "tokens_share_at_1pt",
+        "oracle_gap_closed",
+        "oracle_gap_closed_ci",
+        "vs_lookup",
+        "vs_lookup_ci",
+        "vs_question",
+        "harmful_flips",
+        "helpful_flips",
+        "certified_alpha",
+        "unfamiliar",
+        "families",
+        "policies",
+    } < set(told)
+    assert told["policies"] == json.loads(done.stdout.splitlines()[-1])["policies"]
+    assert 0 < told["tokens_share_at_1pt"] < 1 and 0 < told["oracle_gap_closed"] < 1
+    assert told["vs_question_ci"][0] > 0 and {each["task"] for each in told["families"]} == set(TASKS)
+    html = (report / "routing.html").read_text()
+    assert html.count("data:image/png;base64,") >= 4 and "The ten worst decisions" in html and "http" not in html
+    for name in ("accuracy", "reliability", "families", "features"):
+        with Image.open(report / f"routing-{name}.png") as figure:
+            assert figure.format == "PNG"
+
+
+def test_a_certificate_is_of_rows_that_did_not_set_the_price(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+):
+    """The artifact carries it: the level, the rows it rests on, one a picture, and its conditions."""
+    artifact = load_artifact(trained[0])
+    own = artifact.certificate
+    assert own.price == artifact.price and 0 < own.alpha < 0.2 and own.confidence == 0.9
+    assert 40 < own.rows < 110 and own.flips < own.rows and "drawn as" in own.conditions
+
+
+@pytest.fixture(scope="module")
+def labels(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    return trained[0].parent / "labels"
+
+
+def test_a_budget_is_kept(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Mean tokens on the test rows come near the budget, and a tighter one costs accuracy."""
+    found = []
+    for budget in ("20", "80"):
+        status, out, _ = run(str(labels), "--out", str(tmp_path / budget), "--budget", budget, capsys=capsys)
+        assert status == 0
+        told = json.loads(out.splitlines()[-1])
+        (router,) = [policy for policy in told["policies"] if policy["name"] == "router"]
+        assert router["tokens"] == pytest.approx(float(budget), rel=0.25)
+        found.append(router["accuracy"])
+    assert found[0] < found[1]
+
+
+def test_certify_routes_to_the_finest_when_nothing_is_certain(
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """A generous level is certified and saves tokens; an impossible one is said to be so, and nothing is routed."""
+    status, out, _ = run(str(labels), "--out", str(tmp_path / "a"), "--certify", "0.15", capsys=capsys)
+    told = json.loads(out.splitlines()[-1])
+    assert status == 0 and told["certified_alpha"] == 0.15 and told["price"] > -1
+    status, out, _ = run(str(labels), "--out", str(tmp_path / "b"), "--certify", "0.0001", capsys=capsys)
+    told = json.loads(out.splitlines()[-1])
+    (router,) = [policy for policy in told["policies"] if policy["name"] == "router"]
+    assert status == 0 and told["price"] == -1 and router["tokens"] == 576
+    assert "Nothing could be certified" in out
+
+
+def test_measured_costs_replace_tokens(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Where all scales but the finest take the same time, the router has no use for the coarse ones."""
+    (tmp_path / "costs.json").write_text(
+        json.dumps({"unit": "ms", "costs": {"1": 10, "9": 10.001, "36": 10.002, "144": 10.003, "576": 40}})
+    )
+    arguments = [str(labels), "--out", str(tmp_path / "a"), "--costs", str(tmp_path / "costs.json")]
+    status, out, _ = run(*arguments, "--budget", "11", capsys=capsys)
+    told = json.loads(out.splitlines()[-1])
+    (router,) = [policy for policy in told["policies"] if policy["name"] == "router"]
+    assert status == 0 and told["cost_unit"] == "ms" and router["cost"] < 12 and router["tokens"] > 100
+    assert (tmp_path / "a-report" / "routing-cost.png").exists()
+
+
+def test_another_rendering_tells_luck_from_skill(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """An oracle that is judged on other draws of the same samples loses what was luck."""
+    again = [replace(row, score=1 - row.score) if i % 7 == 0 else row for i, row in enumerate(made_up_rows(700))]
+    write_shard(tmp_path / "again" / "0.parquet", again, META)
+    arguments = [str(labels), "--out", str(tmp_path / "a"), "--again", str(tmp_path / "again")]
+    status, out, err = run(*arguments, capsys=capsys)
+    assert status == 0, err
+    told = json.loads(out.splitlines()[-1])
+    assert told["oracle_gain_over_hull_repeated"] < told["oracle_gain_over_hull"]
+    assert told["oracle_gap_closed_repeated"] > told["oracle_gap_closed"]
+
+
+def test_any_ladder_is_trained_and_routed_from_a_table_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Three rungs of another elastic model: the same command, an artifact for that model and ladder."""
+    ladder = (70, 280, 1120)
+    meta = LabelMeta(ladder, META.feature_version, "another-model", "elsewhere")
+    rung = dict(zip((9, 36, 576), ladder, strict=True))
+    rows = [
+        replace(row, tokens=rung[row.tokens], visual_tokens=rung[row.tokens], model=meta.model)
+        for row in made_up_rows(300)
+        if row.tokens in rung
+    ]
+    write_shard(tmp_path / "labels" / "0.parquet", rows, meta)
+    status, out, err = run(str(tmp_path / "labels"), "--out", str(tmp_path / "a"), capsys=capsys)
+    assert status == 0, err
+    artifact = load_artifact(tmp_path / "a", model="another-model", ladder=ladder)
+    row = rows[0]
+    probabilities = artifact.predictor.predict_proba(np.array([row.image_features]), [row.question])[0]
+    assert probabilities.shape == (3,) and int(choose(probabilities, ladder, artifact.price)) in ladder
 
 
 def test_users_mistakes_get_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
