@@ -15,26 +15,24 @@ from complexity.question_features import (
 
 FEATURE_VERSION = f"{IMAGE_FEATURE_VERSION}+{QUESTION_FEATURE_VERSION}"
 
-ASKED_NAMES = ("asked_share", "asked_size", "asked_blobs")
+ASKED_NAMES = ("asked_share",)
 FEATURE_NAMES: tuple[str, ...] = (*IMAGE_FEATURE_NAMES, *ASKED_NAMES, *QUESTION_FEATURE_NAMES)
 
-_BY_COLOUR = [
-    [IMAGE_FEATURE_NAMES.index(f"{what}_{colour}") for colour in COLOURS] for what in ("share", "size", "blobs")
-]
+_SHARES = np.array([IMAGE_FEATURE_NAMES.index(f"share_{colour}") for colour in COLOURS])
 
 
 def joint_features(image_features: np.ndarray, questions: Sequence[str] | np.ndarray) -> np.ndarray:
     """One row per sample, with the columns `FEATURE_NAMES`.
 
-    "What is on the red sign?" is about the red part of the picture: the asked_* columns are the share, size and number
-    of blobs of the colour that the question names (the smallest of several; NaN when it names none).
+    "What is on the red sign?" is about the red part of the picture: asked_share is the share of the colour that the
+    question names (the smallest of several; NaN when it names none).
 
     Args:
         image_features: (B, F), one row per sample.
         questions: B questions.
 
     Returns:
-        (B, F + 3 + Q) float32.
+        (B, F + 1 + Q) float32.
     """
     if len(image_features) != len(questions):
         raise ValueError(f"{len(image_features)} pictures for {len(questions)} questions")
@@ -42,7 +40,7 @@ def joint_features(image_features: np.ndarray, questions: Sequence[str] | np.nda
     for row, question in enumerate(questions):
         named = np.flatnonzero(colours_named(question))
         if len(named):
-            asked[row] = [image_features[row, np.array(columns)[named]].min() for columns in _BY_COLOUR]
+            asked[row] = image_features[row, _SHARES[named]].min()
     return np.hstack([image_features, asked, _of_questions(questions)])
 
 

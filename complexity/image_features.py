@@ -12,60 +12,62 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 from scipy import ndimage
 
 from complexity.colours import COLOURS, colour_names
 
-IMAGE_FEATURE_VERSION = "image-1"
+IMAGE_FEATURE_VERSION = "image-2"
 
-SMALL_PX, LARGE_PX = 192, 384  # a picture is looked at in a square of one of these sides
-FINEST_GRID = 48  # cells a side; then 24, 12, 6, 3 and 1, the grids of 576, 144, 36, 9 and 1 tokens
+SIDE_PX = 192  # a picture is looked at in a square of this side
 MIN_BLOB_PX = 4  # smaller blobs are noise of compression and anti-aliasing
-BUSY_STD = 0.08  # a cell with more luminance deviation than this holds something that its mean can't tell
-CONTRAST = 0.12  # ink is this much darker or lighter than its surroundings, of a luminance range of 1
-GROUND_DISTANCE = 0.12  # a colour this near to the commonest one, in luminance and chroma, is background
-UNIT = np.float32(1 / 255)
+BUSY_STD = 20.4  # a cell with more luminance deviation than this, of 255, holds something that its mean can't tell
+SURROUNDINGS_PX = 16  # side of the squares whose means, smoothed, are a pixel's surroundings
+CONTRAST = 30  # ink is more than this darker or lighter than its surroundings, of a luminance range of 255
+GROUND_DISTANCE = 30.6  # a colour this near to the commonest one, in luminance and chroma, is background
 QUANTILES = (0.1, 0.5, 0.9, 1.0)
 
 
-def image_features(picture: Image.Image) -> np.ndarray:
-    """Describe an RGB picture of any size by the numbers in `IMAGE_FEATURE_NAMES`.
+def image_features(picture: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Describe an RGB picture by the numbers in `IMAGE_FEATURE_NAMES`.
+
+    Args:
+        picture: of any size.
+        size: its width and height in pixels as it came, where it was shrunk since.
 
     Returns:
-        (F,) float32, all finite; the same pixels always give the same numbers. Takes 2 to 3 ms for 192x192 pixels;
-        five times that for large pictures, whatever their size, and the time to shrink them.
+        (F,) float32, all finite; the same pixels always give the same numbers.
     """
-    return np.fromiter(_measure(picture).values(), np.float32)
+    return np.fromiter(_measure(picture, size or picture.size).values(), np.float32)
 
 
-def _measure(picture: Image.Image) -> dict[str, float]:
-    width, height = picture.size
+def _measure(picture: Image.Image, size: tuple[int, int]) -> dict[str, float]:
+    width, height = size
     view = _look(picture)
     return {
         "log2_width": math.log2(width),
         "log2_height": math.log2(height),
-        "luma_mean": float(view.planes[0].mean()),
+        "luma_mean": float(view.luma.mean(dtype=np.float64)) / 255,
         "ground_luma": view.ground_luma,
         "ground_share": view.ground_share,
         "colours": view.colours,
         "colour_entropy": view.colour_entropy,
-        **_lost_in_pooling(view.planes),
-        **_edges(view.planes[0]),
+        **_lost_in_pooling(view),
         **_blobs("figure", view.figure),
-        **_blobs("ink", view.ink),
-        **_writing("figure", view.figure),
-        **_writing("ink", view.ink),
-        **_colours(colour_names()[view.codes]),
+        **_strokes("figure", view.figure),
+        **_strokes("ink", view.ink),
+        **_colours(view.counts),
     }
 
 
 @dataclass(frozen=True)
 class _View:
-    """A square look at the picture, P pixels a side."""
+    """A square look at the picture, P pixels a side, in small arrays: large ones cost more to get than to fill."""
 
-    planes: np.ndarray  # (3, P, P) float32 luminance in [0, 1], red and blue less luminance
-    codes: np.ndarray  # (P, P) uint16, each pixel's colour in 512 steps
+    luma: np.ndarray  # (P, P) int16 in 0..255
+    red: np.ndarray  # (P, P) int16, less luminance
+    blue: np.ndarray  # (P, P) int16, less luminance
+    counts: np.ndarray  # (512,) pixels of each colour, in 512 steps
     figure: np.ndarray  # (P, P) bool: not of the commonest colour
     ink: np.ndarray  # (P, P) bool: darker or lighter than the surroundings
     ground_luma: float
@@ -75,52 +77,65 @@ class _View:
 
 
 def _look(picture: Image.Image) -> _View:
-    side = SMALL_PX if max(picture.size) <= 1.5 * SMALL_PX else LARGE_PX
-    square = picture if picture.size == (side, side) else picture.resize((side, side), Image.Resampling.BOX)
+    square = picture
+    if picture.size != (SIDE_PX, SIDE_PX):
+        square = picture.resize((SIDE_PX, SIDE_PX), Image.Resampling.BOX)
     grey = square.convert("L")
     pixels = np.asarray(square)  # (P, P, 3) uint8
-    luma = np.asarray(grey) * UNIT
-    planes = np.stack([luma, pixels[..., 0] * UNIT - luma, pixels[..., 2] * UNIT - luma])
-    smooth = np.asarray(grey.filter(ImageFilter.BoxBlur(side / 24))) * UNIT
+    luma = np.asarray(grey).astype(np.int16)
+    red, blue = pixels[..., 0] - luma, pixels[..., 2] - luma
+    smooth = np.asarray(grey.reduce(SURROUNDINGS_PX).resize(grey.size, Image.Resampling.BILINEAR))
     steps = pixels >> 5
-    codes = steps[..., 0].astype(np.uint16) * 64 + steps[..., 1] * np.uint16(8) + steps[..., 2]
+    codes = (steps[..., 0].astype(np.uint16) << 6) | (steps[..., 1] << 3) | steps[..., 2]
     counts = np.bincount(codes.ravel(), minlength=512)
-    commonest = counts.argmax()
+    commonest = int(counts.argmax())
     shares = counts[counts > 0] / codes.size
-    grounded = (codes == commonest).astype(np.float32)
-    ground = np.einsum("cyx,yx->c", planes, grounded) / np.float32(counts[commonest])  # (3,); no threads, unlike @
-    away = np.abs(planes - ground[:, None, None])
+    grounded = codes == commonest
+    figure = np.zeros(grounded.shape, bool)
+    grounds = []
+    for plane in (luma, red, blue):
+        ground = int(plane[grounded].sum(dtype=np.int64)) / int(counts[commonest])
+        grounds.append(ground)
+        figure |= plane > math.floor(ground + GROUND_DISTANCE)
+        figure |= plane < math.ceil(ground - GROUND_DISTANCE)
     return _View(
-        planes=planes,
-        codes=codes,
-        figure=np.maximum(np.maximum(away[0], away[1]), away[2]) > GROUND_DISTANCE,
+        luma=luma,
+        red=red,
+        blue=blue,
+        counts=counts,
+        figure=figure,
         ink=np.abs(luma - smooth) > CONTRAST,
-        ground_luma=float(ground[0]),
+        ground_luma=grounds[0] / 255,
         ground_share=float(counts[commonest] / codes.size),
         colours=float(np.count_nonzero(counts * 1000 >= codes.size)),
         colour_entropy=float(-(shares * np.log2(shares)).sum()),
     )
 
 
-def _lost_in_pooling(planes: np.ndarray) -> dict[str, float]:
+def _lost_in_pooling(view: _View) -> dict[str, float]:
     """What averaging to each grid destroys, in all and against the next finer grid, and how many cells it hurts."""
-    luma, red, blue = planes
-    cells = np.stack([luma, red, blue, luma * luma, red * red + blue * blue])  # (5, P, P)
+    means, squares = zip(*map(_pairs, (view.luma, view.red, view.blue)), strict=True)
+    cells = np.stack([*means, squares[0], squares[1] + squares[2]])  # (5, P / 2, P / 2)
     lost: dict[str, float] = {}
     before = dict.fromkeys(("luma", "colour"), 0.0)
     while (side := cells.shape[-1]) > 1:
         cells = _halved(cells) if side % 2 == 0 else cells.mean(axis=(1, 2), keepdims=True)
         grid = cells.shape[-1]
-        if grid > FINEST_GRID:
-            continue
         within = {"luma": cells[3] - cells[0] ** 2, "colour": cells[4] - cells[1] ** 2 - cells[2] ** 2}
         for part, variance in within.items():
-            energy = max(float(variance.mean()), 0.0)
+            energy = max(float(variance.mean()), 0.0) / 255**2
             lost[f"lost_{part}_{grid}"] = math.sqrt(energy)
             lost[f"step_{part}_{grid}"] = math.sqrt(max(energy - before[part], 0.0))
             before[part] = energy
         lost[f"busy_{grid}"] = _share(within["luma"] > BUSY_STD**2)
     return lost
+
+
+def _pairs(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of 2x2 neighbours and of their squares, (P / 2, P / 2) float32 each; exact, since all are whole numbers."""
+    corners = [plane[down::2, right::2].astype(np.float32) for down in (0, 1) for right in (0, 1)]
+    one, two, three, four = corners
+    return (one + two + three + four) / 4, (one * one + two * two + three * three + four * four) / 4
 
 
 def _halved(cells: np.ndarray) -> np.ndarray:
@@ -129,18 +144,8 @@ def _halved(cells: np.ndarray) -> np.ndarray:
     return (rows[..., ::2] + rows[..., 1::2]) / 4
 
 
-def _edges(luma: np.ndarray) -> dict[str, float]:
-    """Share of edge pixels, and the balance of upright and level ones, at the picture's size and half of it."""
-    found: dict[str, float] = {}
-    for name, plane in (("full", luma), ("half", (luma[::2, ::2] + luma[1::2, ::2]) / 2)):
-        upright = _share(np.abs(plane[:, 1:] - plane[:, :-1]) > CONTRAST)
-        level = _share(np.abs(plane[1:] - plane[:-1]) > CONTRAST)
-        found |= {f"edges_{name}": upright + level, f"upright_{name}": upright / (upright + level + 1e-3)}
-    return found
-
-
 def _blobs(name: str, mask: np.ndarray) -> dict[str, float]:
-    """Number, size and fullness of a mask's connected blobs, and the thickness of its strokes."""
+    """Number, size and fullness of a mask's connected blobs."""
     side = mask.shape[0]
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     area = np.bincount(labels.ravel())[1:]
@@ -148,49 +153,35 @@ def _blobs(name: str, mask: np.ndarray) -> dict[str, float]:
     spans = np.array([(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in boxes])
     spans = spans.reshape(-1, 2)[area >= MIN_BLOB_PX]  # (blobs, 2) pixels
     area = area[area >= MIN_BLOB_PX]
-    share = _share(mask)
-    rim = _share(mask[:, 1:] != mask[:, :-1]) + _share(mask[1:] != mask[:-1])
     return {
         f"{name}_blobs": math.log1p(len(area)),
-        f"{name}_share": share,
-        f"{name}_stroke": 2 * share / (rim + 1e-3) / side,  # a stroke's area is half its rim times its width
         **_quantiles(f"{name}_height", spans[:, 0] / side),
         **_quantiles(f"{name}_width", spans[:, 1] / side),
         **_quantiles(f"{name}_fullness", area / spans.prod(axis=1)),
     }
 
 
-def _writing(name: str, mask: np.ndarray) -> dict[str, float]:
-    """Lines and columns of marks with gaps between them, and how many strokes a row crosses."""
-    dots = mask.astype(np.float32)
-    found: dict[str, float] = {}
-    for what, sums in (("lines", np.einsum("yx->y", dots)), ("columns", np.einsum("yx->x", dots))):
-        marked = sums > 0.01 * len(mask)
+def _strokes(name: str, mask: np.ndarray) -> dict[str, float]:
+    """How much a mask covers, how thick its strokes are, its lines and columns of marks with gaps between them, and
+    how many strokes a row crosses."""
+    side = len(mask)
+    share = _share(mask)
+    starts = mask[:, 1:] > mask[:, :-1]  # where a row enters a stroke
+    rim = 2 * _share(starts) + _share(mask[1:] != mask[:-1])
+    found = {
+        f"{name}_share": share,
+        f"{name}_stroke": 2 * share / (rim + 1e-3) / side,  # a stroke's area is half its rim times its width
+    }
+    for what, sums in (("lines", np.count_nonzero(mask, axis=1)), ("columns", np.count_nonzero(mask, axis=0))):
+        marked = sums > 0.01 * side
         found[f"{name}_{what}"] = float(np.count_nonzero(marked[1:] & ~marked[:-1]) + marked[0])
-    crossings = np.einsum("yx->y", (mask[:, 1:] & ~mask[:, :-1]).astype(np.float32))
-    return found | _quantiles(f"{name}_crossings", crossings)
+    return found | _quantiles(f"{name}_crossings", np.count_nonzero(starts, axis=1))
 
 
-def _colours(named: np.ndarray) -> dict[str, float]:
-    """How much of the picture each named colour covers, in how many blobs, how large the largest is.
-
-    On every third pixel of every third row: a ninth of the cost for estimates as good.
-    """
-    named = named[::3, ::3]
-    apart = np.zeros((3, 3, 3))
-    apart[1] = 1  # blobs of different colours don't join
-    labels, _ = ndimage.label(named == np.arange(len(COLOURS), dtype=np.uint8)[:, None, None], structure=apart)
-    area = np.bincount(labels.ravel())[1:]
-    last = np.maximum.accumulate(labels.reshape(len(COLOURS), -1).max(axis=1))  # labels rise from colour to colour
-    found: dict[str, float] = {}
-    for colour, first, end in zip(COLOURS, [0, *last[:-1]], last, strict=True):
-        own = area[first:end]
-        own = own[own >= MIN_BLOB_PX]
-        found[f"share_{colour}"] = float(own.sum()) / named.size
-        found[f"blobs_{colour}"] = math.log1p(len(own))
-        found[f"size_{colour}"] = math.sqrt(own.max(initial=0)) / len(named)
-    sizes = np.sqrt(area[area >= MIN_BLOB_PX]) / len(named)
-    return found | {"flat_blobs": math.log1p(len(sizes)), **_quantiles("flat_size", sizes)}
+def _colours(counts: np.ndarray) -> dict[str, float]:
+    """How much of the picture each named colour covers."""
+    covered = np.bincount(colour_names(), weights=counts, minlength=len(COLOURS)) / counts.sum()
+    return {f"share_{colour}": float(share) for colour, share in zip(COLOURS, covered, strict=False)}
 
 
 def _share(mask: np.ndarray) -> float:
@@ -203,4 +194,4 @@ def _quantiles(name: str, values: Sequence[float] | np.ndarray) -> dict[str, flo
     return {f"{name}_{q:.0%}": float(ranked[round(q * (len(ranked) - 1))]) for q in QUANTILES}
 
 
-IMAGE_FEATURE_NAMES: tuple[str, ...] = tuple(_measure(Image.new("RGB", (SMALL_PX, SMALL_PX))))
+IMAGE_FEATURE_NAMES: tuple[str, ...] = tuple(_measure(Image.new("RGB", (SIDE_PX, SIDE_PX)), (SIDE_PX, SIDE_PX)))

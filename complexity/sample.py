@@ -7,7 +7,7 @@ from functools import cached_property
 from PIL import Image
 
 from complexity.errors import InvalidInput
-from complexity.picture import decode_picture
+from complexity.picture import Decoded, decode_picture
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,25 @@ class Sample:
 
     image: bytes
     question: str
+    side: int | None = None  # pixels that the model needs of a picture's shorter side; None: all there are
 
     def __post_init__(self) -> None:
         if not self.question.strip():
             raise InvalidInput("the question is empty")
 
     @cached_property
-    def picture(self) -> Image.Image:
-        """The decoded RGB picture; decoded once, shared by the features and the model.
+    def decoded(self) -> Decoded:
+        """The picture, decoded once at the size that the model needs; shared by the features and the model.
 
         Raises:
             InvalidInput: the bytes are not an acceptable picture.
         """
-        return decode_picture(self.image)
+        return decode_picture(self.image, self.side)
+
+    @property
+    def picture(self) -> Image.Image:
+        """The decoded RGB picture; raises as `decoded` does."""
+        return self.decoded.picture
 
     @cached_property
     def image_sha256(self) -> str:

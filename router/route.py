@@ -152,7 +152,7 @@ class Router:
         return predicted
 
     def _compute(self, sample: Sample) -> np.ndarray:
-        features = image_features(sample.picture)[None]
+        features = image_features(sample.picture, sample.decoded.size)[None]
         probabilities = self.artifact.predictor.predict_proba(features, [sample.question])[0]
         return np.append(probabilities, self.artifact.familiarity.knows(features, [sample.question])).astype(np.float32)
 

@@ -71,7 +71,7 @@ class Service:
     async def read(self, request: Request) -> Intake:
         """Read and check a request; parsing runs in a thread, since a body can be megabytes."""
         body = await read_body(request, self.settings.max_body_bytes)
-        return await asyncio.to_thread(read_request, body, self.info.ladder, self.settings)
+        return await asyncio.to_thread(read_request, body, self.info, self.settings)
 
     async def decide(self, intake: Intake) -> Decision:
         """The number of tokens asked for by name, or else the router's choice."""

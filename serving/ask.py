@@ -99,9 +99,10 @@ def main(argv: list[str] | None = None) -> int:
         question = short_answer(args.question) if args.short else args.question
         if args.options:
             question = multiple_choice(question, args.options)
-        sample = Sample(_image(args.image) if args.image else _png(collage(args.video)), question)
-        picture = sample.picture
+        image = _image(args.image) if args.image else _png(collage(args.video))
+        picture = Sample(image, question).picture  # a bad one is refused before the model is loaded
         m3 = load(args.model, args.device, wording=args.wording)
+        sample = Sample(image, question, m3.image_px)
         if args.all:
             scales = m3.ladder
         elif args.tokens is not None:

@@ -18,6 +18,9 @@ class Generator(Protocol):
     @property
     def ladder(self) -> tuple[int, ...]: ...
 
+    @property
+    def image_px(self) -> int: ...
+
     def encode(self, pictures: list[Image.Image]) -> list[Encoded]: ...
 
     def generate(self, requests: list[GenerateRequest]) -> list[Generation]: ...
@@ -28,7 +31,7 @@ class Engine:
 
     def __init__(self, m3: Generator):
         self._m3 = m3
-        self.info = ModelInfo(m3.model_id, tuple(m3.ladder))
+        self.info = ModelInfo(m3.model_id, tuple(m3.ladder), m3.image_px)
 
     def warm_up(self) -> None:
         """Answer once at every scale, so that the first caller doesn't pay for what is set up lazily."""

@@ -11,7 +11,7 @@ from complexity.errors import InvalidInput
 from complexity.sample import Sample
 from router.policy import check_bounds
 from serving.failures import Refused, refusal_of, shown
-from serving.model import Pixels
+from serving.model import ModelInfo, Pixels
 from serving.openai import ChatRequest, ImagePart, TextPart
 from serving.settings import Settings
 
@@ -33,7 +33,7 @@ class Intake:
     max_new_tokens: int
 
 
-def read_request(body: bytes, ladder: tuple[int, ...], settings: Settings) -> Intake:
+def read_request(body: bytes, info: ModelInfo, settings: Settings) -> Intake:
     """Parse and check a chat request; the picture is not decoded yet.
 
     Raises:
@@ -43,7 +43,7 @@ def read_request(body: bytes, ladder: tuple[int, ...], settings: Settings) -> In
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
         raise refusal_of(error) from None
-    tokens = tokens_of(request.model, ladder)
+    tokens = tokens_of(request.model, info.ladder)
     parts = request.messages[0].content
     question = " ".join(part.text.strip() for part in parts if isinstance(part, TextPart)).strip()
     if not question:
@@ -52,8 +52,8 @@ def read_request(body: bytes, ladder: tuple[int, ...], settings: Settings) -> In
         message = f"the question has {len(question)} characters; at most {settings.max_question_chars} are accepted"
         raise Refused(400, "question_too_long", message, "messages.0.content")
     image, image_param = _image(parts)
-    floor, ceiling = _bounds(request, tokens, ladder)
-    sample, most = Sample(image, question), _max_new_tokens(request, settings)
+    floor, ceiling = _bounds(request, tokens, info.ladder)
+    sample, most = Sample(image, question, info.image_px), _max_new_tokens(request, settings)
     return Intake(request.model, tokens, floor, ceiling, sample, image_param, most)
 
 

@@ -51,6 +51,7 @@ class ModelInfo:
 
     model_id: str
     ladder: tuple[int, ...]
+    image_px: int  # of a picture's shorter side, that it can make use of
 
 
 class Model(Protocol):

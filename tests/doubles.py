@@ -48,6 +48,7 @@ class FakeM3:
 
     ladder: tuple[int, ...] = LADDER
     model_id: str = "fake-m3"
+    image_px: int = 192
     slow_s: float = 0.0
     batches: list[list[GenerateRequest]] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)

@@ -16,7 +16,7 @@ from serving.settings import Settings
 
 def app_of(model: Model, settings: Settings | None = None, router: FakeRouter | None = None) -> FastAPI:
     router = router or FakeRouter()
-    return create_app(Service(router, model, ModelInfo("fake-m3", LADDER), settings or Settings()))
+    return create_app(Service(router, model, ModelInfo("fake-m3", LADDER, 192), settings or Settings()))
 
 
 def send(app: FastAPI, *calls: Callable[[httpx.AsyncClient], Any]) -> list[httpx.Response]:

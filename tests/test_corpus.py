@@ -102,7 +102,7 @@ def test_latents_are_finite_and_named():
 def test_the_png_is_the_picture():
     """The encoded bytes decode to the very pixels that were drawn."""
     item = ITEMS[0]
-    assert (np.asarray(decode_picture(item.png)) == np.asarray(item.picture.image)).all()
+    assert (np.asarray(decode_picture(item.png).picture) == np.asarray(item.picture.image)).all()
 
 
 def test_dense_labels_name_the_thing_under_a_cell():

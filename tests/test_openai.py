@@ -12,13 +12,15 @@ from PIL import Image
 
 from serving.failures import Refused, failure_of
 from serving.intake import MAX_SIDE, Intake, decode, read_request
+from serving.model import ModelInfo
 from serving.settings import Settings
 
 SETTINGS = Settings()
+INFO = ModelInfo("fake-m3", LADDER, 192)
 
 
 def read(body: object, settings: Settings = SETTINGS) -> Intake:
-    return read_request(body if isinstance(body, bytes) else json.dumps(body).encode(), LADDER, settings)
+    return read_request(body if isinstance(body, bytes) else json.dumps(body).encode(), INFO, settings)
 
 
 def refusal(body: object, settings: Settings = SETTINGS) -> Refused:
@@ -185,11 +187,12 @@ def test_pixels_arrive_as_they_were():
     assert pixels.rgb == bytes.fromhex("102030") * 15
 
 
-def test_a_large_picture_is_shrunk_for_the_model_but_not_for_the_router():
-    intake = read(chat_body(image=png(2000, 1000)))
-    pixels = decode(intake)
-    assert (pixels.width, pixels.height) == (MAX_SIDE, MAX_SIDE // 2)
-    assert intake.sample.picture.size == (2000, 1000)
+def test_a_large_picture_is_shrunk_to_what_the_model_needs():
+    """Of 192 needed pixels no more than twice as many arrive on the shorter side, and never more than MAX_SIDE."""
+    pixels = decode(read(chat_body(image=png(2000, 1000))))
+    assert (pixels.width, pixels.height) == (400, 200)
+    strip = decode(read(chat_body(image=png(3000, 200))))
+    assert (strip.width, strip.height) == (MAX_SIDE, 51)
 
 
 def test_a_message_to_the_model_stays_under_the_cap_of_a_grpc_message():

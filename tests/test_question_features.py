@@ -68,15 +68,15 @@ def test_hashes_do_not_change_from_run_to_run():
 
 
 def test_the_part_of_the_picture_that_is_asked_for_is_looked_at():
-    """Share, size and blobs of the colour named; the smallest of several; unknown when none is named."""
+    """The share of the colour named; the smallest of several; unknown when none is named."""
     picture = dict.fromkeys(IMAGE_FEATURE_NAMES, 0.0)
-    picture |= {"share_red": 0.5, "size_red": 0.25, "blobs_red": 2.0, "share_blue": 0.125, "size_blue": 1.0}
+    picture |= {"share_red": 0.5, "share_blue": 0.125}
     row = np.array(list(picture.values()), np.float32)
     questions = ["Read the red sign.", "Is the red ring above the blue star?", "How many are there?"]
     columns = joint_features(np.tile(row, (3, 1)), questions)
     assert columns.shape == (3, len(FEATURE_NAMES)) and columns.dtype == np.float32
     asked = columns[:, [FEATURE_NAMES.index(name) for name in ASKED_NAMES]]
-    assert asked[:2].tolist() == [[0.5, 0.25, 2.0], [0.125, 0.25, 0.0]] and np.isnan(asked[2]).all()
+    assert asked[:2].tolist() == [[0.5], [0.125]] and np.isnan(asked[2]).all()
 
 
 def test_pictures_and_questions_must_be_as_many():

@@ -36,7 +36,7 @@ def test_a_generated_table_holds_what_the_model_says(model, tmp_path):
     assert table.meta == LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, SWEEP_VERSION, TOWER_FEATURE_VERSION)
     row = list(table.sample_id).index(sample_id(items[1], 0))
     assert table.question[row] == items[1].questions[0].text and table.task[row] == items[1].questions[0].family
-    np.testing.assert_array_equal(table.image_features[row], image_features(decode_picture(items[1].png)))
+    np.testing.assert_array_equal(table.image_features[row], image_features(decode_picture(items[1].png).picture))
     np.testing.assert_allclose(table.latents[row], items[1].questions[0].latents)
     assert (tmp_path / "labels" / PICTURES / f"{table.image_sha256[row]}.png").read_bytes() == items[1].png
     (picture,) = m3.encode([items[1].picture.image])

@@ -79,7 +79,7 @@ class Conversations(Dataset[TuningRow]):
         conversation = self.conversations[index]
         ids, labels = self.prompt.conversation(conversation.turns)
         try:
-            pictures = tuple(decode_picture(file.read_bytes()) for file in conversation.pictures)
+            pictures = tuple(decode_picture(file.read_bytes()).picture for file in conversation.pictures)
         except (OSError, InvalidInput) as error:
             raise InvalidInput(f"{conversation.name}: {error}") from None
         return TuningRow(ids, labels, pictures)

@@ -36,6 +36,11 @@ class Vision:
         return ladder_of(self.grid)
 
     @property
+    def image_px(self) -> int:
+        """Pixels of a picture's shorter side that are looked at, at most."""
+        return max([self.side_px, *(min(size) for size in self.resolutions)])
+
+    @property
     def newlines(self) -> bool:
         """Whether rows of visual tokens end with an embedding of their own."""
         return self.merge == "spatial_unpad"

@@ -40,6 +40,8 @@ class M3:
         """The model's name with a digest of its weights: labels and artifacts of other weights don't fit."""
         self.ladder = model.vision.ladder
         """Numbers of visual tokens per tile that can be asked for, coarsest first."""
+        self.image_px = model.vision.image_px
+        """Pixels of a picture's shorter side that the model can make use of."""
 
     @property
     def has_prompt(self) -> bool:
