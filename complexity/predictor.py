@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from complexity.errors import ArtifactError
-from complexity.features import FEATURE_NAMES, FEATURE_VERSION, joint_features
+from complexity.features import FEATURE_VERSIONS, NAMES, Place, joint_features
 
 PREDICTOR_FILE, TREES_FILE = "predictor.json", "predictor.txt"
 Texts = Sequence[str] | np.ndarray
@@ -43,6 +43,7 @@ class ComplexityPredictor:
     ladder: tuple[int, ...]
     booster: lgb.Booster
     calibration: np.ndarray  # (S, 2) slope (positive) and offset on the log-odds
+    place: Place = "light"  # whose features of the picture it takes
 
     @classmethod
     def fit(
@@ -53,23 +54,24 @@ class ComplexityPredictor:
         pictures: Texts,
         ladder: Sequence[int],
         options: FitOptions | None = None,
+        place: Place = "light",
     ) -> "ComplexityPredictor":
         """Learn from what a model scored at every scale; the same for the same arguments.
 
         A share of the pictures teaches no trees: it says when to stop, and calibrates (Platt scaling, 1999).
 
         Args:
-            image_features: (B, F).
+            image_features: (B, F), of the pixels or of the tower as `place` says.
             questions: B questions.
             score: (B, S) in [0, 1].
             pictures: B names of the pictures.
             ladder: S numbers of tokens.
         """
         options = options or FitOptions()
-        columns = _at_every_scale(joint_features(image_features, questions), len(ladder))  # (B * S, F + Q + 1)
+        columns = _at_every_scale(joint_features(image_features, questions, place), len(ladder))  # (B * S, F + Q + 1)
         held_out = _held_out(pictures, options)  # (B,) bool
         booster = _boost(columns, np.asarray(score).ravel(), np.repeat(held_out, len(ladder)), options)
-        fresh = cls(tuple(ladder), booster, np.tile([1.0, 0.0], (len(ladder), 1)))
+        fresh = cls(tuple(ladder), booster, np.tile([1.0, 0.0], (len(ladder), 1)), place)
         odds = fresh._log_odds(image_features[held_out], np.asarray(questions, object)[held_out])
         calm = [_platt(odds[:, scale], score[held_out, scale]) for scale in range(len(ladder))]
         return replace(fresh, calibration=np.array(calm))
@@ -80,14 +82,14 @@ class ComplexityPredictor:
         return np.clip(1 / (1 + np.exp(-odds)), MOST_CERTAIN, 1 - MOST_CERTAIN)
 
     def _log_odds(self, image_features: np.ndarray, questions: Texts) -> np.ndarray:
-        columns = _at_every_scale(joint_features(image_features, questions), len(self.ladder))
+        columns = _at_every_scale(joint_features(image_features, questions, self.place), len(self.ladder))
         odds = np.asarray(self.booster.predict(columns, raw_score=True, num_threads=1))
         return odds.reshape(-1, len(self.ladder))  # (B, S)
 
     def importance(self, most: int = 20) -> list[tuple[str, float]]:
         """The features that the trees gain most by, with their shares of the gain."""
         gains = self.booster.feature_importance("gain")
-        names = [*FEATURE_NAMES, "scale"]
+        names = [*NAMES[self.place], "scale"]
         best = np.argsort(-gains, kind="stable")[:most]
         return [(names[i], float(gains[i] / max(gains.sum(), 1e-12))) for i in best]
 
@@ -96,8 +98,9 @@ class ComplexityPredictor:
         self.booster.save_model(folder / TREES_FILE)
         said = {
             "ladder": self.ladder,
-            "feature_version": FEATURE_VERSION,
-            "features": len(FEATURE_NAMES),
+            "place": self.place,
+            "feature_version": FEATURE_VERSIONS[self.place],
+            "features": len(NAMES[self.place]),
             "calibration": self.calibration.tolist(),
         }
         (folder / PREDICTOR_FILE).write_text(json.dumps(said, indent=1) + "\n")
@@ -112,14 +115,15 @@ class ComplexityPredictor:
         try:
             said = json.loads((folder / PREDICTOR_FILE).read_text())
             ladder, calibration = tuple(said["ladder"]), np.array(said["calibration"], float)
-            version, features = said["feature_version"], said["features"]
+            place, version, features = said["place"], said["feature_version"], said["features"]
+            wanted = FEATURE_VERSIONS[place], len(NAMES[place])
             trees = (folder / TREES_FILE).read_text()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{folder}: the predictor can't be read ({error!r})") from None
-        if (version, features) != (FEATURE_VERSION, len(FEATURE_NAMES)):
+        if (version, features) != wanted:
             raise ArtifactError(
                 f"{folder}: made for {features} features of version {version}; "
-                f"this code computes {len(FEATURE_NAMES)} of version {FEATURE_VERSION}"
+                f"this code computes {wanted[1]} of version {wanted[0]}"
             )
         try:
             booster = lgb.Booster(model_str=trees)
@@ -127,7 +131,7 @@ class ComplexityPredictor:
             raise ArtifactError(f"{folder}: {TREES_FILE} can't be read ({error})") from None
         if calibration.shape != (len(ladder), 2) or booster.num_feature() != features + 1:
             raise ArtifactError(f"{folder}: the predictor's files don't fit each other")
-        return cls(ladder, booster, calibration)
+        return cls(ladder, booster, calibration, place)
 
 
 def _at_every_scale(columns: np.ndarray, scales: int) -> np.ndarray:

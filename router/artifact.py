@@ -22,7 +22,7 @@ import numpy as np
 
 from complexity.errors import ArtifactError
 from complexity.familiarity import Familiarity
-from complexity.features import FEATURE_VERSION
+from complexity.features import FEATURE_VERSIONS, Place
 from complexity.predictor import PREDICTOR_FILE, TREES_FILE, ComplexityPredictor
 from router.calibrate import CurvePoint
 from router.cascade import SecondLook
@@ -47,6 +47,7 @@ class Artifact:
     certificate: Certificate  # of harmful flips at the price
     familiarity: Familiarity
     second_look: SecondLook | None  # for answering twice; None when the labels don't say how sure answers were
+    place: Place  # where it decides
     feature_version: str
     model: str  # whose answers it was trained on
     sweep_version: str
@@ -114,7 +115,8 @@ def load_artifact(folder: Path, *, model: str | None = None, ladder: Sequence[in
             raise ArtifactError(f"{folder / name}: its SHA-256 is not the {promised} that the manifest promises")
     told = _parse(folder / ARTIFACT_FILE, _read(folder / ARTIFACT_FILE))
     _agree(folder, "schema version", told.get("schema_version"), ARTIFACT_SCHEMA, "this code reads")
-    _agree(folder, "feature version", told.get("feature_version"), FEATURE_VERSION, "this code computes")
+    version = FEATURE_VERSIONS.get(str(told.get("place")), "features of light or tower")
+    _agree(folder, "feature version", told.get("feature_version"), version, "this code computes")
     if model is not None:
         _agree(folder, "model", told.get("model"), model, "asked for was")
     if ladder is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,8 @@ from router.policy import FINEST_ALWAYS, Decision, Why, check_bounds, check_pric
 
 log = logging.getLogger(__name__)
 
+Look = Callable[[Sample], Awaitable[np.ndarray]]
+
 
 class Router:
     """Decides for each sample how many visual tokens it gets.
@@ -29,12 +32,24 @@ class Router:
         cache: where probabilities are remembered.
         price: probability of a right answer per unit of the artifact's costs; None takes the artifact's own.
         second_look: whether answers may be given twice (`again`); first answers then take fewer tokens.
+        look: asks the model for its tower's features of a sample's picture (G,); for an artifact that decides there.
 
     Raises:
-        ArtifactError: a second look is wanted of an artifact that has learnt none.
+        ArtifactError: a second look is wanted of an artifact that has learnt none, or it decides by the tower and
+            there is no asking it.
     """
 
-    def __init__(self, artifact: Artifact, cache: DecisionCache, price: float | None = None, second_look: bool = False):
+    def __init__(
+        self,
+        artifact: Artifact,
+        cache: DecisionCache,
+        price: float | None = None,
+        second_look: bool = False,
+        look: Look | None = None,
+    ):
+        if artifact.place == "tower" and look is None:
+            raise ArtifactError("the artifact decides by what the model's tower sees, and that can't be asked here")
+        self._look = look if artifact.place == "tower" else None
         if second_look and artifact.second_look is None:
             raise ArtifactError("the artifact has learnt no second look: its labels didn't say how sure answers were")
         self._second_look = artifact.second_look if second_look else None
@@ -137,7 +152,8 @@ class Router:
 
     async def _predict(self, key: str, sample: Sample) -> np.ndarray | None:
         try:
-            predicted = await asyncio.to_thread(self._compute, sample)
+            looked = None if self._look is None else await self._look(sample)
+            predicted = await asyncio.to_thread(self._compute, sample, looked)
             if not self._plausible(predicted):
                 raise ValueError(f"the predictor gave {predicted}")
         except InvalidInput:
@@ -151,8 +167,8 @@ class Router:
         await self._cache.put(key, predicted)
         return predicted
 
-    def _compute(self, sample: Sample) -> np.ndarray:
-        features = image_features(sample.picture, sample.decoded.size)[None]
+    def _compute(self, sample: Sample, looked: np.ndarray | None) -> np.ndarray:
+        features = (image_features(sample.picture, sample.decoded.size) if looked is None else looked)[None]
         probabilities = self.artifact.predictor.predict_proba(features, [sample.question])[0]
         return np.append(probabilities, self.artifact.familiarity.knows(features, [sample.question])).astype(np.float32)
 

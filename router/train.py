@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from complexity.errors import LabelTableError, M3Error
 from complexity.familiarity import Familiarity
-from complexity.features import FEATURE_VERSION
+from complexity.features import FEATURE_VERSIONS, TOWER_FEATURE_VERSION, TOWER_FEATURES, Place
 from complexity.image_features import IMAGE_FEATURE_NAMES, IMAGE_FEATURE_VERSION
 from complexity.labels import LabelTable, read_labels, table_sha256
 from complexity.predictor import ComplexityPredictor, FitOptions
@@ -46,9 +46,11 @@ class Options:
     fit: FitOptions = FitOptions()
     costs: Costs | None = None  # None: a scale costs its tokens
     again: Path | None = None  # label table of another rendering of the test samples
+    place: Place = "light"
 
     def __str__(self) -> str:
-        return f"{self.target} --seed {self.fit.seed}" + ("" if self.costs is None else f" --costs {self.costs.source}")
+        costs = "" if self.costs is None else f" --costs {self.costs.source}"
+        return f"{self.target} --seed {self.fit.seed}{costs}" + (" --place tower" if self.place == "tower" else "")
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,19 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
 
         begin("reading labels")
         table = read_labels(labels)
-        check_features(labels, table)
+        check_features(labels, table, options.place)
         splits = split_table(table)
         costs = (options.costs or Costs.of_tokens(table.ladder)).on(table.ladder)
         begin("fitting the predictor")
         train = splits.train
         predictor = ComplexityPredictor.fit(
-            train.image_features, train.question, train.score, train.image_sha256, train.ladder, options.fit
+            looks(train, options.place),
+            train.question,
+            train.score,
+            train.image_sha256,
+            train.ladder,
+            options.fit,
+            options.place,
         )
         begin("setting the price")
         believe = _predicting(predictor)
@@ -96,8 +104,9 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
             for name, each in {"router": believe, **_baselines(train, options.fit)}.items()
         )
         certificate = _certificate(choosers[0], splits.calibration, options.target, costs.values, seed)
+        held_out = splits.calibration
         familiarity = Familiarity.fit(
-            train.image_features, train.question, splits.calibration.image_features, splits.calibration.question
+            looks(train, options.place), train.question, looks(held_out, options.place), held_out.question
         )
         begin("judging")
         parts = {"test": splits.test, "shifted": splits.shifted}
@@ -117,7 +126,8 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
             certificate=certificate,
             familiarity=familiarity,
             second_look=_second_look(believe, splits.calibration),
-            feature_version=FEATURE_VERSION,
+            place=options.place,
+            feature_version=FEATURE_VERSIONS[options.place],
             model=table.meta.model,
             sweep_version=table.meta.sweep_version,
             labels_sha256=table_sha256(labels),
@@ -127,7 +137,7 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
             curve=choosers[0].curve,
         )
         strange = {
-            name: float(1 - familiarity.knows(rows.image_features, rows.question).mean())
+            name: float(1 - familiarity.knows(looks(rows, options.place), rows.question).mean())
             for name, rows in parts.items()
             if rows is not None
         }
@@ -141,8 +151,19 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
     return Trained(artifact, reports, figures, command)
 
 
-def check_features(path: Path, table: LabelTable) -> None:
+def looks(rows: LabelTable, place: Place) -> np.ndarray:
+    """The rows' features of the picture at a place: (B, F)."""
+    return rows.tower_features if place == "tower" else rows.image_features
+
+
+def check_features(path: Path, table: LabelTable, place: Place) -> None:
     """Raises LabelTableError when the table's picture features aren't those that this code computes."""
+    found = table.meta.tower_version, table.tower_features.shape[1]
+    if place == "tower" and found != (TOWER_FEATURE_VERSION, TOWER_FEATURES):
+        raise LabelTableError(
+            f"{path}: {found[1]} features of the tower, version {found[0] or 'none'}; this code computes "
+            f"{TOWER_FEATURES} of version {TOWER_FEATURE_VERSION}"
+        )
     version = table.meta.feature_version  # of the pictures' features; the questions' are computed afresh
     if (version, table.image_features.shape[1]) != (IMAGE_FEATURE_VERSION, len(IMAGE_FEATURE_NAMES)):
         raise LabelTableError(
@@ -152,7 +173,7 @@ def check_features(path: Path, table: LabelTable) -> None:
 
 
 def _predicting(predictor: ComplexityPredictor) -> Believe:
-    return lambda rows: predictor.predict_proba(rows.image_features, rows.question)
+    return lambda rows: predictor.predict_proba(looks(rows, predictor.place), rows.question)
 
 
 def _baselines(train: LabelTable, options: FitOptions) -> dict[str, Believe]:
@@ -291,6 +312,13 @@ def main(argv: list[str] | None = None) -> int:
         help="label table of another rendering of the same test samples (sweep-m3 --again 1): tells the oracle's skill "
         "from its luck",
     )
+    parser.add_argument(
+        "--place",
+        choices=("light", "tower"),
+        default="light",
+        help="where the router decides: before dispatch from pixels (light, the default), or from what the model's "
+        "tower sees anyway",
+    )
     parser.add_argument("--report", type=Path, metavar="DIR", help="folder of the report (default OUT-report)")
     parser.add_argument("--seed", type=int, default=0, help="of the fit and of the intervals (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="of the fit (default 2)")
@@ -302,7 +330,7 @@ def main(argv: list[str] | None = None) -> int:
         target = Target(max_loss, args.budget, args.certify, args.confidence)
         costs = None if args.costs is None else Costs.read(args.costs)
         fit = FitOptions(seed=args.seed, threads=args.threads)
-        trained = train_router(args.labels, args.out, Options(target, fit, costs, args.again))
+        trained = train_router(args.labels, args.out, Options(target, fit, costs, args.again, args.place))
         told = write_report(report, trained, args.labels)
     except M3Error as error:
         print(f"train-router: {error}", file=sys.stderr)

@@ -86,7 +86,8 @@ class Service:
         """Decide, then let the model answer at that granularity, perhaps twice; the picture is decoded once."""
         pixels = await asyncio.to_thread(decode, intake)
         decision = await self.decide(intake)
-        ask = Ask(pixels, intake.sample.question, decision.tokens, intake.max_new_tokens)
+        sample = intake.sample
+        ask = Ask(pixels, sample.image_sha256, sample.question, decision.tokens, intake.max_new_tokens)
         answer = await self.model.answer(ask)
         better = self.router.again(decision, answer.mean_logprob, intake.ceiling)
         if better is None:

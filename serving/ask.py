@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -19,6 +20,7 @@ from router.cache import DecisionCache
 from router.route import Router
 from serving.m3 import M3, M3_TINY, GenerateRequest, load, multiple_choice, short_answer
 from serving.m3.prompt import WORDINGS
+from serving.m3.tower_features import tower_features
 from serving.m3.video import collage
 from serving.settings import ROOT
 
@@ -42,7 +44,12 @@ def choose(m3: M3, artifact: Path, sample: Sample) -> tuple[int, str]:
     Raises:
         ArtifactError: the artifact was made for other weights.
     """
-    router = Router(load_artifact(artifact, model=m3.model_id, ladder=m3.ladder), DecisionCache(None))
+
+    async def look(sample: Sample) -> np.ndarray:
+        (encoded,) = m3.encode([sample.picture])
+        return tower_features(encoded.tiles, m3.ladder)
+
+    router = Router(load_artifact(artifact, model=m3.model_id, ladder=m3.ladder), DecisionCache(None), look=look)
     decision = asyncio.run(router.route(sample))
     likely = decision.probabilities or ()
     chances = " ".join(f"{tokens}: {p:.0%}" for tokens, p in zip(m3.ladder, likely, strict=False))

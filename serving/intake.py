@@ -82,9 +82,14 @@ def decode(intake: Intake) -> Pixels:
         Refused: the bytes are not an acceptable picture.
     """
     try:
-        picture = intake.sample.picture
+        return pixels_of(intake.sample)
     except InvalidInput as error:
         raise Refused(400, "invalid_image", str(error), intake.image_param) from None
+
+
+def pixels_of(sample: Sample) -> Pixels:
+    """A sample's picture for the model; raises InvalidInput where it is none."""
+    picture = sample.picture
     if max(picture.size) > MAX_SIDE:
         picture = picture.copy()  # the sample's own stays whole: the router looks at it
         picture.thumbnail((MAX_SIDE, MAX_SIDE))

@@ -20,9 +20,18 @@ class Ask:
     """One question about one picture, at a decided granularity."""
 
     pixels: Pixels
+    picture: str  # digest of the picture: what is known of it is found by this
     question: str
     tokens: int  # visual tokens per grid, a rung of the ladder
     max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """One picture to be looked at by the tower alone."""
+
+    pixels: Pixels
+    picture: str
 
 
 @dataclass(frozen=True)

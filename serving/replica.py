@@ -5,6 +5,7 @@ import logging
 import os
 from typing import Any
 
+import numpy as np
 import ray
 from fastapi import FastAPI
 from ray import serve
@@ -13,12 +14,14 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from complexity.errors import InvalidInput
+from complexity.sample import Sample
 from router.artifact import load_artifact
 from router.cache import DecisionCache
 from router.route import Router
 from serving.api import Service, create_app
 from serving.batcher import Batcher, BatchLimits
-from serving.model import Answer, Ask, ModelInfo, ModelOverloaded, ModelTimeout, ModelUnavailable, Refusal
+from serving.intake import pixels_of
+from serving.model import Answer, Ask, Look, ModelInfo, ModelOverloaded, ModelTimeout, ModelUnavailable, Refusal
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -34,10 +37,12 @@ class M3Replica:
         from serving.m3 import load
 
         torch.set_num_threads(settings.threads or os.cpu_count() or 1)  # Ray sets OMP_NUM_THREADS=1
-        self._engine = Engine(load(settings.model, device=_device(settings.device)))
+        m3 = load(settings.model, device=_device(settings.device))
+        self._engine = Engine(m3, settings.feature_memory_mb * 2**20)
         self._engine.warm_up()
         limits = BatchLimits(settings.max_batch_size, settings.max_batch_tokens, settings.max_batch_wait_ms)
         self._batcher: Batcher[Ask, Answer] = Batcher(self._engine.answer, lambda ask: ask.tokens, limits)
+        self._looks: Batcher[Look, np.ndarray] = Batcher(self._engine.look, lambda look: 1, limits)
 
     async def info(self) -> ModelInfo:
         return self._engine.info
@@ -48,6 +53,9 @@ class M3Replica:
         except InvalidInput as error:
             return Refusal(str(error), error.param)
 
+    async def look(self, look: Look) -> np.ndarray:
+        return await self._looks.submit(look)
+
 
 class RayModel:
     """The model behind a deployment handle; Ray's failures become the service's own."""
@@ -55,6 +63,7 @@ class RayModel:
     def __init__(self, handle: DeploymentHandle, timeout_s: float):
         self._info = handle.info  # cached: each new handle brings its own metrics pusher
         self._answer = handle.answer
+        self._look = handle.look
         self._timeout_s = timeout_s
 
     async def info(self) -> ModelInfo:
@@ -71,6 +80,13 @@ class RayModel:
             raise InvalidInput(reply.message, reply.param)
         return reply
 
+    async def look(self, sample: Sample) -> np.ndarray:
+        """What the tower sees of a sample's picture, in numbers (G,); the replica keeps its visual tokens."""
+        look = Look(await asyncio.to_thread(pixels_of, sample), sample.image_sha256)
+        async with asyncio.timeout(self._timeout_s):
+            seen: np.ndarray = await _translated(self._look.remote(look))
+        return seen
+
 
 @serve.ingress()
 class Ingress:
@@ -81,7 +97,8 @@ class Ingress:
         info = await model.info()
         artifact = load_artifact(settings.artifact, model=info.model_id, ladder=info.ladder)
         cache = DecisionCache(settings.redis_url, settings.cache_ttl_s, settings.cache_entries)
-        self._service = Service(Router(artifact, cache, settings.price, settings.second_look), model, info, settings)
+        router = Router(artifact, cache, settings.price, settings.second_look, model.look)
+        self._service = Service(router, model, info, settings)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._service)

@@ -13,7 +13,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Path = Field(ROOT / "serving/m3/weights/m3-tiny", description="folder of the M3's weights")
-    artifact: Path = Field(ROOT / "router/artifacts/m3-tiny", description="folder of the router artifact")
+    artifact: Path = Field(
+        ROOT / "router/artifacts/m3-tiny",
+        description="folder of the router artifact; it says where is decided: before dispatch from pixels (m3-tiny), "
+        "or after the model's tower (m3-tiny-tower)",
+    )
     price: float | None = Field(
         None,
         ge=-1,
@@ -29,6 +33,7 @@ class Settings(BaseModel):
 
     device: str = Field("auto", description="torch device; auto: the GPU that Ray assigned, else the CPU")
     threads: int | None = Field(None, ge=1, description="torch threads of a replica; unset: one per CPU core")
+    feature_memory_mb: int = Field(256, ge=1, description="visual tokens kept per replica for later questions, MiB")
     max_batch_size: int = Field(16, ge=1, description="requests answered together, at most")
     max_batch_tokens: int = Field(4608, ge=1, description="requests x most visual tokens of a batch (8 x 576)")
     max_batch_wait_ms: float = Field(0.0, ge=0, description="how long a lone request waits for company, milliseconds")

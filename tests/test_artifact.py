@@ -11,7 +11,8 @@ from label_world import LADDER, write_world
 
 from complexity.errors import ArtifactError
 from complexity.familiarity import Familiarity
-from complexity.features import FEATURE_VERSION
+from complexity.features import FEATURE_VERSIONS
+from complexity.image_features import IMAGE_FEATURE_VERSION
 from complexity.labels import LabelTable, read_labels
 from complexity.predictor import ComplexityPredictor, FitOptions
 from router.artifact import ARTIFACT_FILE, MANIFEST_FILE, Artifact, load_artifact, save_artifact
@@ -40,7 +41,8 @@ def artifact(table: LabelTable) -> Artifact:
         certificate=Certificate(0.05, 0.9, 0.0005, 100, 1, "0" * 64),
         familiarity=Familiarity.fit(table.image_features, table.question, table.image_features, table.question),
         second_look=SecondLook(np.ones((5, 5, 4))),
-        feature_version=FEATURE_VERSION,
+        place="light",
+        feature_version=FEATURE_VERSIONS["light"],
         model="m3-made-up",
         sweep_version="made-up-1",
         labels_sha256="0" * 64,
@@ -149,8 +151,13 @@ def test_no_artifact_is_refused(tmp_path: Path):
     ("changes", "says"),
     [
         ({"schema_version": "0"}, "schema version of the artifact is '0', this code reads '2'"),
-        ({"feature_version": "image-0"}, f"feature version of the artifact is 'image-0'.*{FEATURE_VERSION[:7]}"),
+        (
+            {"feature_version": "image-0"},
+            f"feature version of the artifact is 'image-0'.*{IMAGE_FEATURE_VERSION}",
+        ),
         ({"ladder": [1, 4]}, r"ladder of the artifact is \[1, 4\], its predictor has \[1, 9"),
+        ({"place": "tower"}, "feature version of the artifact is 'image-.*this code computes 'tower-"),
+        ({"place": "here"}, "feature version of the artifact is 'image-.*features of light or tower"),
         ({"price": -1.5}, "price"),
         ({"price": "cheap"}, "price"),
         ({"costs": [1, 2]}, "2 costs for 5 rungs"),

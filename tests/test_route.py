@@ -16,7 +16,7 @@ from redis_process import RedisProcess
 
 from complexity.errors import ArtifactError, InvalidInput, OffLadder
 from complexity.familiarity import Familiarity
-from complexity.features import FEATURE_VERSION
+from complexity.features import FEATURE_VERSIONS
 from complexity.image_features import IMAGE_FEATURE_NAMES
 from complexity.sample import Sample
 from router.artifact import Artifact
@@ -58,7 +58,8 @@ def artifact_of(predictor: FakePredictor, digest: str = "digest") -> Artifact:
         certificate=Certificate(0.05, 0.9, 0.0001, 100, 1, "0" * 64),
         familiarity=ANYTHING,
         second_look=None,
-        feature_version=FEATURE_VERSION,
+        place="light",
+        feature_version=FEATURE_VERSIONS["light"],
         model="m3-made-up",
         sweep_version="made-up-1",
         labels_sha256="0" * 64,
@@ -252,3 +253,22 @@ async def test_an_unsure_answer_asks_for_a_finer_scale():
     assert twice.again(twice.forced(1), -2.0) is None
     with pytest.raises(ArtifactError, match="no second look"):
         Router(artifact_of(predictor), DecisionCache(None), second_look=True)
+
+
+async def test_a_router_after_the_tower_asks_the_model_what_it_sees():
+    """The picture isn't described here; a model that doesn't answer costs tokens and no request."""
+    predictor, looked = FakePredictor(), []
+
+    async def look(asked: Sample) -> np.ndarray:
+        looked.append(asked)
+        if "broken" in asked.question:
+            raise RuntimeError("no replica")
+        return np.ones(FEATURES, np.float32)
+
+    artifact = replace(artifact_of(predictor), place="tower")
+    router = Router(artifact, DecisionCache(None), look=look)
+    first, second = await router.route(sample()), await router.route(sample())
+    assert (first.tokens, first.why, second.why, len(looked)) == (576, "predicted", "cached", 1)
+    assert (await router.route(sample("Is it broken?"))).why == "fallback"
+    with pytest.raises(ArtifactError, match="tower"):
+        Router(artifact, DecisionCache(None))

@@ -10,12 +10,13 @@ import torch
 from m3_toys import toy_config, toy_m3
 
 from complexity.errors import LabelTableError
+from complexity.features import TOWER_FEATURE_VERSION
 from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
 from complexity.labels import PICTURES, LabelMeta, read_labels, write_shard
 from complexity.picture import decode_picture
 from serving.m3 import GenerateRequest, load
 from serving.m3.checkpoint import save_tiny
-from serving.m3.tower_features import TOWER_FEATURE_VERSION, tower_features
+from serving.m3.tower_features import tower_features
 from training_data.sweep import SWEEP_VERSION, draw_items, main, sample_id, sweep
 
 

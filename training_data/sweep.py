@@ -18,13 +18,14 @@ import torch
 from tqdm import tqdm
 
 from complexity.errors import LabelTableError, M3Error
+from complexity.features import TOWER_FEATURE_VERSION
 from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
 from complexity.labels import PICTURES, LabelMeta, LabelRow, done_samples, read_meta, write_shard
 from complexity.sample import Sample
 from serving.m3 import M3, M3_TINY, Encoded, load, short_answer
 from serving.m3.pool import REDUCTIONS
 from serving.m3.prompt import WORDINGS
-from serving.m3.tower_features import TOWER_FEATURE_VERSION, tower_features
+from serving.m3.tower_features import tower_features
 from training_data.corpus import SPLITS, CorpusItem, Split, draw_item, nudged
 from training_data.scoring import exact_match
 

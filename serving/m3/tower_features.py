@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from serving.m3.pool import pool
 
-TOWER_FEATURE_VERSION = "tower-1"
-
 DIRECTIONS = 48  # that the tokens are projected on, whatever the model's width
 LEVELS = (0.1, 0.5, 0.9)  # quantiles
 
