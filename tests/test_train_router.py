@@ -1,10 +1,13 @@
 """The command `train-router`: from a label table whose truth is known to an artifact that routes."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,8 @@ from complexity.predictor import TREES_FILE
 from router.artifact import load_artifact
 from router.policy import choose
 from router.train import main
+
+ROOT = Path(__file__).parents[1]
 
 
 def run(*args: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -243,3 +248,26 @@ def test_help_names_units_and_defaults(capsys: pytest.CaptureFixture[str]):
         main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0 and "default 0.01 = 1 point" in shown and "default 0" in shown
+
+
+def test_a_table_made_as_the_documentation_says_trains_a_router(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """docs/labels.md as it stands: its code writes a table of three rungs, and train-router takes it."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/labels.md").read_text(), re.DOTALL)
+    assert code is not None
+    made: dict[str, Any] = {}
+    exec(code.group(1), made)
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(120):
+        dots = int(rng.integers(1, 30))
+        picture = Image.new("L", (96, 96), 255)
+        for x, y in rng.integers(0, 95, (dots, 2)):
+            picture.putpixel((int(x), int(y)), 0)
+        data = io.BytesIO()
+        picture.convert("RGB").save(data, "PNG")
+        told = {70: "few", 280: str(dots) if dots < 10 else "few", 1120: str(dots)}
+        rows += made["label_rows"](f"s{i}", data.getvalue(), "How many dots are there?", str(dots), "count", told)
+    made["write"](rows, tmp_path / "labels")
+    status, out, err = run(str(tmp_path / "labels"), "--out", str(tmp_path / "a"), capsys=capsys)
+    assert status == 0, err
+    assert load_artifact(tmp_path / "a", model="my-model@1", ladder=(70, 280, 1120)).place == "light"
