@@ -23,12 +23,7 @@ from router.split import split_table
 
 ARTIFACT = Path(__file__).parents[1] / "router/artifacts/m3-tiny"
 SIDE_PX = 192  # of the pictures as m3-tiny needs them
-FOREIGN = (
-    "¿De qué color es el fondo?",
-    "Welche Farbe hat der Hintergrund?",
-    "背景は何色ですか",
-    "Quelle heure est-il ?",
-)
+FOREIGN = ("¿De qué color es el fondo?", "Welche Farbe hat der Hintergrund?", "Quelle heure est-il ?", "Quanti sono?")
 
 
 def shares(artifact: Artifact, rows: LabelTable) -> dict[str, float]:

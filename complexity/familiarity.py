@@ -58,7 +58,7 @@ class Familiarity:
     def distance(self, image_features: np.ndarray) -> np.ndarray:
         """(B, F) -> (B,) squared Mahalanobis distance per feature."""
         z = _standard(np.asarray(image_features, np.float64), self.mean, self.scale)
-        return np.einsum("bi,ij,bj->b", z, self.precision, z, optimize=True) / len(self.mean)
+        return ((z @ self.precision) * z).sum(axis=1) / len(self.mean)
 
     def new_words(self, question: str) -> float:
         """Share of the question's words that training never saw."""

@@ -17,6 +17,8 @@ PRICES: tuple[float, ...] = (  # probability per unit of cost, from always the f
     *np.geomspace(1e-6, 1.0, 181).tolist(),
 )
 
+ROUNDING = 1e-12
+
 Believe = Callable[[LabelTable], np.ndarray]  # rows -> (B, S) P(right)
 
 
@@ -28,6 +30,7 @@ class CurvePoint:
     accuracy: float  # mean score
     tokens: float  # mean visual tokens
     cost: float  # mean cost; the tokens unless other costs are given
+    loss_error: float = 0.0  # standard error, over pictures, of what it loses against the finest scale
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def price_curve(
     ladder: Sequence[int],
     costs: Sequence[float] | None = None,
     prices: Sequence[float] = PRICES,
+    pictures: np.ndarray | None = None,
 ) -> tuple[CurvePoint, ...]:
     """Follow the policy at rising prices.
 
@@ -69,12 +73,14 @@ def price_curve(
         probabilities: (B, S) predicted P(right).
         score: (B, S) what each scale really scored.
         costs: S costs of the rungs; their tokens unless given.
+        pictures: (B,) whose samples succeed and fail together; each sample's own unless given.
 
     Returns:
         One point per price; tokens never rise from one to the next. Prices that change no sample's scale are left out.
     """
     tokens = np.asarray(ladder)
     cost = np.asarray(ladder if costs is None else costs, float)
+    codes = np.arange(len(score)) if pictures is None else np.unique(pictures, return_inverse=True)[1]
     worths = worth(probabilities, cost.tolist())
     points: list[CurvePoint] = []
     before = None
@@ -84,17 +90,22 @@ def price_curve(
             continue
         before = rungs
         scored = score[np.arange(len(rungs)), rungs]
-        points.append(
-            CurvePoint(float(price), float(scored.mean()), float(tokens[rungs].mean()), float(cost[rungs].mean()))
-        )
+        means = float(scored.mean()), float(tokens[rungs].mean()), float(cost[rungs].mean())
+        points.append(CurvePoint(float(price), *means, _error(score[:, -1] - scored, codes)))
     return tuple(points)
+
+
+def _error(values: np.ndarray, codes: np.ndarray) -> float:
+    """Standard error of the mean of (B,) values that come in groups, by their (B,) codes."""
+    return float(np.sqrt(np.square(np.bincount(codes, weights=values - values.mean())).sum()) / len(values))
 
 
 def pick_price(curve: Sequence[CurvePoint], finest_accuracy: float, target: Target) -> CurvePoint:
     """The point that meets a target at the least cost.
 
-    With `max_loss` the cheapest that loses at most so much against always taking the finest scale; with `budget` the
-    most accurate that costs at most so much on average.
+    With `max_loss` the cheapest that loses at most so much against always taking the finest scale, by a margin of one
+    standard error: without it the loss is exceeded on half of all other samples. With `budget` the most accurate that
+    costs at most so much on average.
 
     Raises:
         InvalidInput: the budget is below the coarsest scale's cost.
@@ -107,7 +118,7 @@ def pick_price(curve: Sequence[CurvePoint], finest_accuracy: float, target: Targ
             )
         return max(within, key=lambda point: (point.accuracy, -point.cost))
     allowed = 0.0 if target.max_loss is None else target.max_loss
-    good = [point for point in curve if point.accuracy >= finest_accuracy - allowed]  # the finest itself at least
+    good = [point for point in curve if finest_accuracy - point.accuracy + point.loss_error <= allowed + ROUNDING]
     return min(good, key=lambda point: (point.cost, point.price))
 
 
@@ -126,5 +137,5 @@ def tuned(
 ) -> Chooser:
     """Set a chooser's price on held-out rows by the rule of `pick_price`."""
     score = held_out.score.astype(float)
-    curve = price_curve(believe(held_out), score, held_out.ladder, costs)
+    curve = price_curve(believe(held_out), score, held_out.ladder, costs, pictures=held_out.image_sha256)
     return Chooser(name, believe, pick_price(curve, float(score[:, -1].mean()), target).price, curve)

@@ -203,7 +203,8 @@ def _tuned(
     worths = worth(believe(calibration.select(picked)), costs)
     price, _ = certified_price(worths, score, PRICES, target.certify, target.confidence)
     whole = calibration.score.astype(float)
-    return Chooser(name, believe, price, price_curve(believe(calibration), whole, calibration.ladder, costs))
+    curve = price_curve(believe(calibration), whole, calibration.ladder, costs, pictures=calibration.image_sha256)
+    return Chooser(name, believe, price, curve)
 
 
 def _certificate(

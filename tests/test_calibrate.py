@@ -1,5 +1,7 @@
 """Setting the knob and judging policies: curves, prices, equal tokens and intervals on small cases known by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -69,7 +71,7 @@ def test_perfect_knowledge_at_price_0_is_the_oracle():
 
 
 def test_the_cheapest_price_within_the_loss_is_picked():
-    """Of the points that lose at most a point the one with the fewest tokens is taken."""
+    """Of the points that lose at most a point, beyond their error, the one with the fewest tokens is taken."""
     curve = [
         CurvePoint(0.0, 0.80, 500, 500),
         CurvePoint(1e-4, 0.81, 200, 200),
@@ -78,6 +80,20 @@ def test_the_cheapest_price_within_the_loss_is_picked():
     ]
     picked = [pick_price(curve, 0.80, Target(max_loss=loss)).tokens for loss in (0.01, 0.0, 0.9)]
     assert picked == [50, 200, 1]
+    unsure = [replace(point, loss_error=0.006 * (point.tokens < 100)) for point in curve]
+    assert pick_price(unsure, 0.80, Target(max_loss=0.01)).tokens == 200
+
+
+def test_the_error_of_a_loss_counts_pictures_and_not_questions():
+    """Four questions about each picture that fail together tell no more than one does."""
+    rng = np.random.default_rng(0)
+    one = (rng.random((200, 2)) < [0.5, 0.8]).astype(float)
+    (alone,) = price_curve(one, one, LADDER[:2], None, [1.0])
+    (copied,) = price_curve(
+        np.repeat(one, 4, 0), np.repeat(one, 4, 0), LADDER[:2], None, [1.0], np.repeat(np.arange(200), 4)
+    )
+    assert copied.loss_error == pytest.approx(alone.loss_error)
+    assert alone.loss_error == pytest.approx((one[:, 1] - one[:, 0]).std() / 200**0.5)
 
 
 def test_a_budget_buys_the_most_accuracy():
