@@ -27,6 +27,7 @@ from router.evaluate import (
     price_path,
     priced,
     resampled_means,
+    taken,
 )
 from router.policy import choose_rung, worth
 
@@ -94,6 +95,7 @@ class Extras:
     cascade: Sequence[Outcome] = ()  # at every price
     cascade_chosen: Outcome | None = None
     again: np.ndarray | None = None  # (B, S) scores of another rendering of the same samples
+    strange: np.ndarray | None = None  # (B,) bool: unlike the training data, so the first chooser takes the finest
 
 
 def judge(
@@ -103,7 +105,11 @@ def judge(
     costs: Sequence[float] | None = None,
     extras: Extras | None = None,
 ) -> Report:
-    """Measure choosers, the first against the second, beside the fixed scales, their random mix and the oracles."""
+    """Measure choosers, the first against the second, beside the fixed scales, their random mix and the oracles.
+
+    Strange samples count at the finest scale in the first chooser's own row and flips, and not in the curves, which
+    compare what choosers believe.
+    """
     extras = extras or Extras()
     ladder, score, pictures = rows.ladder, rows.score.astype(float), rows.image_sha256
     beliefs = [chooser.believe(rows) for chooser in choosers]
@@ -111,6 +117,10 @@ def judge(
         priced(chooser.name, belief, score, ladder, chooser.price, costs)
         for chooser, belief in zip(choosers, beliefs, strict=True)
     ]
+    rungs = choose_rung(worth(beliefs[0], ladder if costs is None else costs), choosers[0].price)
+    if extras.strange is not None:
+        rungs = np.where(extras.strange, len(ladder) - 1, rungs)
+        chosen[0] = taken(choosers[0].name, rungs, score, ladder, costs)
     paths = {
         chooser.name: price_path(chooser.name, belief, score, ladder, costs)
         for chooser, belief in zip(choosers, beliefs, strict=True)
@@ -127,7 +137,6 @@ def judge(
         paths["cascade"] = list(extras.cascade)
     policies = [*fixed, *([mixing] if mixing else []), *reversed(chosen), *bests]
     policies += [extras.cascade_chosen] if extras.cascade_chosen else []
-    rungs = choose_rung(worth(beliefs[0], ladder if costs is None else costs), choosers[0].price)
     return Report(
         ladder=ladder,
         pairs=len(rows),

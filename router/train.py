@@ -109,11 +109,17 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
             looks(train, options.place), train.question, looks(held_out, options.place), held_out.question
         )
         begin("judging")
-        parts = {"test": splits.test, "shifted": splits.shifted}
+        parts = {"test": splits.test, **({"shifted": splits.shifted} if splits.shifted is not None else {})}
+        strange = {name: ~familiarity.knows(looks(rows, options.place), rows.question) for name, rows in parts.items()}
         reports = {
-            name: judge(rows, choosers, seed, costs.values, _extras(rows, splits, choosers[0], costs, options))
+            name: judge(
+                rows,
+                choosers,
+                seed,
+                costs.values,
+                replace(_extras(rows, splits, choosers[0], costs, options), strange=strange[name]),
+            )
             for name, rows in parts.items()
-            if rows is not None
         }
         begin("writing")
         artifact = Artifact(
@@ -136,13 +142,8 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
             metrics={name: as_json(report) for name, report in reports.items()},
             curve=choosers[0].curve,
         )
-        strange = {
-            name: float(1 - familiarity.knows(looks(rows, options.place), rows.question).mean())
-            for name, rows in parts.items()
-            if rows is not None
-        }
-        for name, share in strange.items():
-            artifact.metrics[name]["unfamiliar"] = round(share, 5)
+        for name, each in strange.items():
+            artifact.metrics[name]["unfamiliar"] = round(float(each.mean()), 5)
         command = f"train-router {labels.name} {options}"
         artifact = replace(artifact, card=write_card(artifact, reports, command))
         figures = draw_all(reports["test"], predictor.importance(), f"{table.meta.model}", costs.unit)
