@@ -265,6 +265,31 @@ def test_an_artifact_that_was_tampered_with_stops_the_start_with_one_line(tmp_pa
     assert error.startswith(f"serve-m3: ArtifactError: {artifact}/artifact.json: its SHA-256")
 
 
+@pytest.mark.slow
+def test_it_decides_after_the_tower_and_answers_twice_when_told_to(tmp_path, pairs):
+    """The other shipped router, asking the replica what its tower sees; unsure answers are given again."""
+    config = tmp_path / "ray_app.yaml"
+    text = (ROOT / "ray_app.yaml").read_text()
+    text = text.replace("serving/m3/weights", str(ROOT / "serving/m3/weights"))
+    tower = f"{ROOT / 'router/artifacts/m3-tiny-tower'}\n      second_look: true"
+    config.write_text(text.replace("router/artifacts/m3-tiny", tower))
+    running = start(tmp_path / "log.txt", "--config", str(config))
+    try:
+        with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+            told = [
+                decided(ask(client, question, pair.image)) for pair in pairs for question in (pair.coarse, pair.fine)
+            ]
+    finally:
+        running.stop()
+    assert {each["why"] for each in told} <= {"predicted", "unsure", "unfamiliar"}
+    assert all(each["probabilities"] for each in told)
+    twice = [each for each in told if each["first_tokens"] is not None]
+    assert twice and all(each["why"] == "unsure" for each in twice)
+    assert all(each["visual_tokens"] == each["first_tokens"] + each["tokens"] for each in twice)
+    coarse, fine = told[::2], told[1::2]
+    assert sum(each["tokens"] for each in coarse) < sum(each["tokens"] for each in fine) / 2
+
+
 def alive(pid: int) -> bool:
     """Whether a process still runs; one that merely awaits its parent doesn't."""
     try:
