@@ -8,7 +8,7 @@ import numpy as np
 from complexity.errors import InvalidInput
 from complexity.labels import LabelTable
 from router.certify import check_level
-from router.policy import FINEST_ALWAYS, choose_rung, worth
+from router.policy import FINEST_ALWAYS, choose_rung, finest_for, worth
 
 PRICES: tuple[float, ...] = (  # probability per unit of cost, from always the finest to always the coarsest
     FINEST_ALWAYS,
@@ -66,6 +66,7 @@ def price_curve(
     costs: Sequence[float] | None = None,
     prices: Sequence[float] = PRICES,
     pictures: np.ndarray | None = None,
+    strange: np.ndarray | None = None,
 ) -> tuple[CurvePoint, ...]:
     """Follow the policy at rising prices.
 
@@ -74,6 +75,7 @@ def price_curve(
         score: (B, S) what each scale really scored.
         costs: S costs of the rungs; their tokens unless given.
         pictures: (B,) whose samples succeed and fail together; each sample's own unless given.
+        strange: (B,) bool, samples that take the finest rung at any price; none unless given.
 
     Returns:
         One point per price; tokens never rise from one to the next. Prices that change no sample's scale are left out.
@@ -81,7 +83,7 @@ def price_curve(
     tokens = np.asarray(ladder)
     cost = np.asarray(ladder if costs is None else costs, float)
     codes = np.arange(len(score)) if pictures is None else np.unique(pictures, return_inverse=True)[1]
-    worths = worth(probabilities, cost.tolist())
+    worths = finest_for(worth(probabilities, cost.tolist()), strange)
     points: list[CurvePoint] = []
     before = None
     for price in prices:
@@ -133,9 +135,16 @@ class Chooser:
 
 
 def tuned(
-    name: str, believe: Believe, held_out: LabelTable, target: Target, costs: Sequence[float] | None = None
+    name: str,
+    believe: Believe,
+    held_out: LabelTable,
+    target: Target,
+    costs: Sequence[float] | None = None,
+    strange: np.ndarray | None = None,
 ) -> Chooser:
     """Set a chooser's price on held-out rows by the rule of `pick_price`."""
     score = held_out.score.astype(float)
-    curve = price_curve(believe(held_out), score, held_out.ladder, costs, pictures=held_out.image_sha256)
+    curve = price_curve(
+        believe(held_out), score, held_out.ladder, costs, pictures=held_out.image_sha256, strange=strange
+    )
     return Chooser(name, believe, pick_price(curve, float(score[:, -1].mean()), target).price, curve)

@@ -97,6 +97,13 @@ def worth(probabilities: np.ndarray, costs: Sequence[float]) -> np.ndarray:
     return worths
 
 
+def finest_for(worths: np.ndarray, strange: np.ndarray | None) -> np.ndarray:
+    """The worths (B, S) with which strange samples, (B,) bool, take the finest rung at any price."""
+    if strange is None:
+        return worths
+    return np.where(strange[:, None] & (np.arange(worths.shape[1]) == worths.shape[1] - 1), np.inf, worths)
+
+
 def choose_rung(worths: np.ndarray, price: float) -> np.ndarray:
     """Index of the best rung at a price: the finest that is worth it.
 

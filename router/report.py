@@ -29,7 +29,7 @@ from router.evaluate import (
     resampled_means,
     taken,
 )
-from router.policy import choose_rung, worth
+from router.policy import choose_rung, finest_for, worth
 
 WORST = 10  # decisions shown
 STEPS = 12  # budgets over which gains are averaged
@@ -117,10 +117,9 @@ def judge(
         priced(chooser.name, belief, score, ladder, chooser.price, costs)
         for chooser, belief in zip(choosers, beliefs, strict=True)
     ]
-    rungs = choose_rung(worth(beliefs[0], ladder if costs is None else costs), choosers[0].price)
-    if extras.strange is not None:
-        rungs = np.where(extras.strange, len(ladder) - 1, rungs)
-        chosen[0] = taken(choosers[0].name, rungs, score, ladder, costs)
+    worths = finest_for(worth(beliefs[0], ladder if costs is None else costs), extras.strange)
+    rungs = choose_rung(worths, choosers[0].price)
+    chosen[0] = taken(choosers[0].name, rungs, score, ladder, costs)
     paths = {
         chooser.name: price_path(chooser.name, belief, score, ladder, costs)
         for chooser, belief in zip(choosers, beliefs, strict=True)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from complexity.image_features import IMAGE_FEATURE_NAMES, IMAGE_FEATURE_VERSION
 from complexity.labels import LabelTable, read_labels, table_sha256
 from complexity.predictor import ComplexityPredictor, FitOptions
 from router.artifact import Artifact, check_target, save_artifact
-from router.calibrate import PRICES, Believe, Chooser, Target, price_curve, tuned
+from router.calibrate import PRICES, Believe, Chooser, Target, tuned
 from router.card import write_card
 from router.cascade import FIRST_PRICE, SecondLook, cascade_path
 from router.certify import Certificate, certified_price, flip_bound, harmful, one_a_picture
@@ -30,11 +30,12 @@ from router.figures import draw_all
 from router.informed import fit_informed
 from router.lookup import Lookup, size_classes
 from router.page import certificate_sentence, page
-from router.policy import choose_rung, worth
+from router.policy import choose_rung, finest_for, worth
 from router.report import Extras, Report, as_json, as_text, judge
 from router.split import Splits, halves, split_table
 
 DEFAULT_LOSS = 0.01
+Strange = Callable[[LabelTable], np.ndarray]  # rows -> (B,) bool: unlike the training data
 SIZE = [IMAGE_FEATURE_NAMES.index("log2_width"), IMAGE_FEATURE_NAMES.index("log2_height")]
 
 
@@ -75,7 +76,7 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
     """
     seed = options.fit.seed
     check_target(out)
-    with tqdm(total=6, file=sys.stderr, bar_format="{desc:24}{bar:30} {n_fmt}/{total_fmt} [{elapsed}]") as bar:
+    with tqdm(total=5, file=sys.stderr, bar_format="{desc:24}{bar:30} {n_fmt}/{total_fmt} [{elapsed}]") as bar:
 
         def begin(what: str) -> None:
             bar.update(bar.n < bar.total and what != "reading labels")
@@ -99,25 +100,29 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
         )
         begin("setting the price")
         believe = _predicting(predictor)
-        choosers = tuple(
-            _tuned(name, each, splits.calibration, options.target, costs.values, seed)
-            for name, each in {"router": believe, **_baselines(train, options.fit)}.items()
-        )
-        certificate = _certificate(choosers[0], splits.calibration, options.target, costs.values, seed)
         held_out = splits.calibration
         familiarity = Familiarity.fit(
             looks(train, options.place), train.question, looks(held_out, options.place), held_out.question
         )
+
+        def strange(rows: LabelTable) -> np.ndarray:
+            return ~familiarity.knows(looks(rows, options.place), rows.question)
+
+        router = _tuned("router", believe, held_out, options.target, costs.values, seed, strange)
+        simple = [
+            _tuned(name, each, held_out, options.target, costs.values, seed)
+            for name, each in _baselines(train, options.fit).items()
+        ]
+        certificate = _certificate(router, held_out, options.target, costs.values, seed, strange)
         begin("judging")
         parts = {"test": splits.test, **({"shifted": splits.shifted} if splits.shifted is not None else {})}
-        strange = {name: ~familiarity.knows(looks(rows, options.place), rows.question) for name, rows in parts.items()}
         reports = {
             name: judge(
                 rows,
-                choosers,
+                [router, *simple],
                 seed,
                 costs.values,
-                replace(_extras(rows, splits, choosers[0], costs, options), strange=strange[name]),
+                replace(_extras(rows, splits, router, costs, options), strange=strange(rows)),
             )
             for name, rows in parts.items()
         }
@@ -125,13 +130,13 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
         artifact = Artifact(
             predictor=predictor,
             ladder=table.ladder,
-            price=choosers[0].price,
+            price=router.price,
             costs=costs.values,
             cost_unit=costs.unit,
             target=str(options.target),
             certificate=certificate,
             familiarity=familiarity,
-            second_look=_second_look(believe, splits.calibration),
+            second_look=_second_look(believe, held_out),
             place=options.place,
             feature_version=FEATURE_VERSIONS[options.place],
             model=table.meta.model,
@@ -140,10 +145,10 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
             seed=seed,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             metrics={name: as_json(report) for name, report in reports.items()},
-            curve=choosers[0].curve,
+            curve=router.curve,
         )
-        for name, each in strange.items():
-            artifact.metrics[name]["unfamiliar"] = round(float(each.mean()), 5)
+        for name, rows in parts.items():
+            artifact.metrics[name]["unfamiliar"] = round(float(strange(rows).mean()), 5)
         command = f"train-router {labels.name} {options}"
         artifact = replace(artifact, card=write_card(artifact, reports, command))
         figures = draw_all(reports["test"], predictor.importance(), f"{table.meta.model}", costs.unit)
@@ -194,27 +199,33 @@ def _baselines(train: LabelTable, options: FitOptions) -> dict[str, Believe]:
 
 
 def _tuned(
-    name: str, believe: Believe, calibration: LabelTable, target: Target, costs: Sequence[float], seed: int
+    name: str,
+    believe: Believe,
+    calibration: LabelTable,
+    target: Target,
+    costs: Sequence[float],
+    seed: int,
+    strange: Strange | None = None,
 ) -> Chooser:
     """A chooser whose price meets the target: on one half of the calibration pictures, or by a certificate on all."""
     if target.certify is None:
-        return tuned(name, believe, halves(calibration)[0], target, costs)
-    picked = one_a_picture(calibration.image_sha256, seed)
-    score = calibration.score[picked].astype(float)
-    worths = worth(believe(calibration.select(picked)), costs)
-    price, _ = certified_price(worths, score, PRICES, target.certify, target.confidence)
-    whole = calibration.score.astype(float)
-    curve = price_curve(believe(calibration), whole, calibration.ladder, costs, pictures=calibration.image_sha256)
-    return Chooser(name, believe, price, curve)
+        rows = halves(calibration)[0]
+        return tuned(name, believe, rows, target, costs, strange and strange(rows))
+    rows = calibration.select(one_a_picture(calibration.image_sha256, seed))
+    worths = finest_for(worth(believe(rows), costs), strange and strange(rows))
+    price, _ = certified_price(worths, rows.score.astype(float), PRICES, target.certify, target.confidence)
+    whole = tuned(name, believe, calibration, Target(max_loss=0.0), costs, strange and strange(calibration))
+    return replace(whole, price=price)
 
 
 def _certificate(
-    chooser: Chooser, calibration: LabelTable, target: Target, costs: Sequence[float], seed: int
+    chooser: Chooser, calibration: LabelTable, target: Target, costs: Sequence[float], seed: int, strange: Strange
 ) -> Certificate:
     """What is certain of the price: the target's own rate, or else a limit from rows that didn't set the price."""
     rows = calibration if target.certify is not None else halves(calibration)[1]
     rows = rows.select(one_a_picture(rows.image_sha256, seed))
-    flips = int(harmful(rows.score, choose_rung(worth(chooser.believe(rows), costs), chooser.price)).sum())
+    worths = finest_for(worth(chooser.believe(rows), costs), strange(rows))
+    flips = int(harmful(rows.score, choose_rung(worths, chooser.price)).sum())
     limit = flip_bound(flips, len(rows), target.confidence)
     alpha = limit if target.certify is None else target.certify
     names = hashlib.sha256("\n".join(rows.sample_id).encode()).hexdigest()

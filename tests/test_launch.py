@@ -31,7 +31,7 @@ def test_the_shipped_config_is_read_and_its_port_can_be_overridden():
     ("old", "new", "complaint"),
     [
         ("artifact: router", "artefact: router", "artefact: Extra inputs are not permitted"),
-        ("artifact: router/artifacts/m3-tiny", "price: -1", "price: Input should be greater than or equal to 0"),
+        ("artifact: router/artifacts/m3-tiny", "price: -2", "price: Input should be greater than or equal to -1"),
         ("port: 8000", "port: many", "http_options.port: Input should be a valid integer"),
         ("http_options:", "http_options: [", "is not YAML"),
     ],

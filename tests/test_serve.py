@@ -99,11 +99,17 @@ def test_the_decision_was_predicted_by_the_shipped_artifact(client, pairs):
     assert decision["visual_tokens"] == decision["tokens"]
 
 
-def test_a_second_identical_request_is_decided_from_the_cache(client):
-    first, second = (ask(client, "What is in this picture?", png(40, 30, "navy")) for _ in range(2))
+def test_a_second_identical_request_is_decided_from_the_cache(client, pairs):
+    first, second = (ask(client, pairs[0].coarse.rstrip("?"), pairs[0].image) for _ in range(2))
     assert (decided(first)["why"], decided(second)["why"]) == ("predicted", "cached")
     assert decided(first)["probabilities"] == decided(second)["probabilities"]
     assert said(first) == said(second)
+
+
+def test_what_is_unlike_the_training_data_gets_the_finest_scale(client):
+    """A picture that nobody draws, and another language."""
+    strange = decided(ask(client, "Welche Farbe hat der Hintergrund?", png(40, 30, "navy")))
+    assert (strange["why"], strange["tokens"]) == ("unfamiliar", 576)
 
 
 def test_a_scale_can_be_asked_for_by_name(client, pairs):

@@ -31,9 +31,9 @@ def run(*args: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The command run once, as a user runs it, on 700 made-up pictures and some of another dataset."""
+    """The command run once, as a user runs it, on 1400 made-up pictures and some of another dataset."""
     folder = tmp_path_factory.mktemp("train")
-    labels = write_world(folder / "labels", pictures=700)
+    labels = write_world(folder / "labels", pictures=1400)
     strange = [replace(row, dataset="made-up-shifted") for row in made_up_rows(40, seed=9, split="test")]
     write_shard(labels / "2.parquet", strange, META)
     code = "import sys; from router.train import main; sys.exit(main())"
@@ -142,7 +142,7 @@ def test_a_certificate_is_of_rows_that_did_not_set_the_price(
     artifact = load_artifact(trained[0])
     own = artifact.certificate
     assert own.price == artifact.price and 0 < own.alpha < 0.2 and own.confidence == 0.9
-    assert 40 < own.rows < 110 and own.flips < own.rows and "drawn as" in own.conditions
+    assert 100 < own.rows < 190 and own.flips < own.rows and "drawn as" in own.conditions
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_measured_costs_replace_tokens(labels: Path, tmp_path: Path, capsys: pyt
 
 def test_another_rendering_tells_luck_from_skill(labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """An oracle that is judged on other draws of the same samples loses what was luck."""
-    again = [replace(row, score=1 - row.score) if i % 7 == 0 else row for i, row in enumerate(made_up_rows(700))]
+    again = [replace(row, score=1 - row.score) if i % 7 == 0 else row for i, row in enumerate(made_up_rows(1400))]
     write_shard(tmp_path / "again" / "0.parquet", again, META)
     arguments = [str(labels), "--out", str(tmp_path / "a"), "--again", str(tmp_path / "again")]
     status, out, err = run(*arguments, capsys=capsys)
