@@ -49,8 +49,13 @@ def draw_curves(report: Report, title: str, cost_unit: str | None = None) -> byt
     for name, mark, said in (("coarsest", "*", "charged the coarsest"), ("finest", "P", "charged the finest")):
         row = by_name[f"oracle-unsolved-{name}"]
         axes.plot(at(row), row.accuracy, mark, color="#c0392b", label=f"oracle, unsolved {said}", markersize=9)
-    axis = "mean visual tokens" if cost_unit is None else f"mean cost, {cost_unit}"
-    axes.set(xscale="log", xlabel=axis, ylabel="accuracy", title=title)
+    if cost_unit is None:
+        axes.set(xscale="log", xlabel="mean visual tokens")
+        axes.set_xticks(report.ladder, list(map(str, report.ladder)))
+        axes.minorticks_off()
+    else:
+        axes.set(xlabel=f"mean cost, {cost_unit}")
+    axes.set(ylabel="accuracy", title=title)
     axes.legend(fontsize=8)
     return _png(figure)
 
