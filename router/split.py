@@ -54,8 +54,15 @@ def split_table(table: LabelTable) -> Splits:
 
 
 def halves(table: LabelTable) -> tuple[LabelTable, LabelTable]:
-    """Part a table's pictures in two, by a hash of each."""
+    """Part a table's pictures in two, by a hash of each.
+
+    Raises:
+        LabelTableError: one half is empty, since there are too few pictures.
+    """
     first = _place(table.image_sha256, "halves") < 0.5
+    if first.all() or not first.any():
+        count = len(set(table.image_sha256))
+        raise LabelTableError(f"{count} calibration pictures are too few to set a price and to certify it; give more")
     return table.select(first), table.select(~first)
 
 

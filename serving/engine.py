@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -94,7 +95,7 @@ class Engine:
     def _keep(self, picture: str, encoded: Encoded) -> None:
         if picture not in self._seen:
             self._held_bytes += encoded.tiles.nbytes
-        self._seen[picture] = encoded
+            self._seen[picture] = replace(encoded, tiles=encoded.tiles.clone())  # a view would hold its whole batch
         self._seen.move_to_end(picture)
         while self._held_bytes > self._memory_bytes:
             _, gone = self._seen.popitem(last=False)

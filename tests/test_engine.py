@@ -59,3 +59,13 @@ def test_a_look_is_what_the_tower_sees_and_spares_the_answer_the_tower():
     np.testing.assert_allclose(seen, tower_features(encoded.tiles, m3.ladder), rtol=1e-4, atol=1e-5)
     assert list(engine._seen) == ["digest"]
     assert engine.answer([Ask(pixels, "digest", "What is it?", 9, 2)])[0].visual_tokens == 9
+
+
+def test_a_kept_picture_holds_its_own_memory_and_not_its_batchs():
+    """Tokens of a batch are views of one tensor; what is kept is as large as it is counted."""
+    m3 = toy_m3()
+    engine = Engine(m3)
+    pictures = [draw_item("test", 0, index, 1).picture.image for index in range(3)]
+    engine.look([Look(Pixels(*each.size, each.tobytes()), str(i)) for i, each in enumerate(pictures)])
+    for encoded in engine._seen.values():
+        assert encoded.tiles.untyped_storage().nbytes() == encoded.tiles.nbytes

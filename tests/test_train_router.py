@@ -229,6 +229,13 @@ def test_users_mistakes_get_one_line_and_status_2(tmp_path: Path, capsys: pytest
     parts = [made_up_rows(5, split=part) for part in ("train", "calibration", "test")]  # of the same pictures
     write_shard(tmp_path / "mixed" / "0.parquet", sum(parts, []), META)
     write_shard(tmp_path / "good" / "0.parquet", made_up_rows(5), META)
+    lone = [
+        row
+        for i, part in enumerate(("train", "calibration", "test"))
+        for row in made_up_rows(1 + 29 * (part == "train"), seed=i, split=part)
+    ]
+    write_shard(tmp_path / "few" / "0.parquet", lone, META)
+    write_world(tmp_path / "some", pictures=60)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "only-copy.txt").write_text("...")
     for arguments, says in [
@@ -237,6 +244,9 @@ def test_users_mistakes_get_one_line_and_status_2(tmp_path: Path, capsys: pytest
         ((str(tmp_path / "mixed"), "--out", out), "5 pictures are in both train and calibration"),
         ((str(tmp_path / "good"), "--out", out, "--max-loss", "1.5"), "--max-loss 1.5"),
         ((str(tmp_path / "good"), "--out", str(tmp_path / "thesis")), "not a router artifact"),
+        ((str(tmp_path / "few"), "--out", out), "calibration pictures are too few"),
+        ((str(tmp_path / "some"), "--out", out, "--again", str(tmp_path / "few")), "test samples are missing"),
+        ((str(tmp_path / "some"), "--out", out, "--costs", str(tmp_path / "none.json")), "not a table of costs"),
     ]:
         status, stdout, stderr = run(*arguments, capsys=capsys)
         assert status == 2 and stdout == "" and says in stderr.splitlines()[-1] and "Traceback" not in stderr
