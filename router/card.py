@@ -2,7 +2,8 @@
 
 from router.artifact import FIGURE_FILE, Artifact
 from router.page import certificate_sentence
-from router.report import Report, as_text
+from router.report import Report
+from router.tables import as_text
 
 
 def write_card(artifact: Artifact, reports: dict[str, Report], command: str) -> str:

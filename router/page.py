@@ -7,7 +7,8 @@ from pathlib import Path
 
 from complexity.labels import PICTURES
 from router.artifact import Artifact
-from router.report import Decided, Rate, Report, as_text
+from router.report import Decided, Rate, Report
+from router.tables import as_text
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24;

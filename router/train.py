@@ -1,11 +1,9 @@
 """The command `train-router`: a label table in, a router artifact and the verdict on it out."""
 
 import argparse
-import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,22 +19,19 @@ from complexity.image_features import IMAGE_FEATURE_NAMES, IMAGE_FEATURE_VERSION
 from complexity.labels import LabelTable, read_labels, table_sha256
 from complexity.predictor import ComplexityPredictor, FitOptions
 from router.artifact import Artifact, check_target, save_artifact
-from router.calibrate import PRICES, Believe, Chooser, Target, tuned
+from router.calibrate import PRICES, Chooser, Target
 from router.card import write_card
-from router.cascade import FIRST_PRICE, SecondLook, cascade_path
-from router.certify import Certificate, certified_price, flip_bound, harmful, one_a_picture
+from router.cascade import FIRST_PRICE, cascade_path
+from router.choosers import baselines, certificate_of, looks, predicting, priced_for, second_look_of
 from router.costs import Costs
 from router.figures import draw_all
 from router.informed import fit_informed
-from router.lookup import Lookup, size_classes
 from router.page import certificate_sentence, page
-from router.policy import choose_rung, finest_for, worth
-from router.report import Extras, Report, as_json, as_text, judge
-from router.split import Splits, halves, split_table
+from router.report import Extras, Report, judge
+from router.split import Splits, split_table
+from router.tables import as_json, as_text
 
 DEFAULT_LOSS = 0.01
-Strange = Callable[[LabelTable], np.ndarray]  # rows -> (B,) bool: unlike the training data
-SIZE = [IMAGE_FEATURE_NAMES.index("log2_width"), IMAGE_FEATURE_NAMES.index("log2_height")]
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
             options.place,
         )
         begin("setting the price")
-        believe = _predicting(predictor)
+        believe = predicting(predictor)
         held_out = splits.calibration
         familiarity = Familiarity.fit(
             looks(train, options.place), train.question, looks(held_out, options.place), held_out.question
@@ -108,12 +103,12 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
         def strange(rows: LabelTable) -> np.ndarray:
             return ~familiarity.knows(looks(rows, options.place), rows.question)
 
-        router = _tuned("router", believe, held_out, options.target, costs.values, seed, strange)
+        router = priced_for("router", believe, held_out, options.target, costs.values, seed, strange)
         simple = [
-            _tuned(name, each, held_out, options.target, costs.values, seed)
-            for name, each in _baselines(train, options.fit).items()
+            priced_for(name, each, held_out, options.target, costs.values, seed)
+            for name, each in baselines(train, options.fit).items()
         ]
-        certificate = _certificate(router, held_out, options.target, costs.values, seed, strange)
+        certificate = certificate_of(router, held_out, options.target, costs.values, seed, strange)
         begin("judging")
         parts = {"test": splits.test, **({"shifted": splits.shifted} if splits.shifted is not None else {})}
         reports = {
@@ -136,7 +131,7 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
             target=str(options.target),
             certificate=certificate,
             familiarity=familiarity,
-            second_look=_second_look(believe, held_out),
+            second_look=second_look_of(believe, held_out),
             place=options.place,
             feature_version=FEATURE_VERSIONS[options.place],
             model=table.meta.model,
@@ -157,11 +152,6 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
     return Trained(artifact, reports, figures, command)
 
 
-def looks(rows: LabelTable, place: Place) -> np.ndarray:
-    """The rows' features of the picture at a place: (B, F)."""
-    return rows.tower_features if place == "tower" else rows.image_features
-
-
 def check_features(path: Path, table: LabelTable, place: Place) -> None:
     """Raises LabelTableError when the table's picture features aren't those that this code computes."""
     found = table.meta.tower_version, table.tower_features.shape[1]
@@ -178,67 +168,6 @@ def check_features(path: Path, table: LabelTable, place: Place) -> None:
         )
 
 
-def _predicting(predictor: ComplexityPredictor) -> Believe:
-    return lambda rows: predictor.predict_proba(looks(rows, predictor.place), rows.question)
-
-
-def _baselines(train: LabelTable, options: FitOptions) -> dict[str, Believe]:
-    """What to beat: mean scores by task, and by the picture's size; and the predictor without the picture."""
-    by_task = Lookup.fit(train.task, train.score)
-    sizes, edges = size_classes(train.image_features[:, SIZE].sum(axis=1))
-    by_size = Lookup.fit(sizes, train.score)
-    unseen = np.full_like(train.image_features, np.nan)
-    blind = ComplexityPredictor.fit(unseen, train.question, train.score, train.image_sha256, train.ladder, options)
-    return {
-        "lookup": lambda rows: by_task.predict_proba(rows.task),
-        "image-size": lambda rows: by_size.predict_proba(
-            size_classes(rows.image_features[:, SIZE].sum(axis=1), edges)[0]
-        ),
-        "question": lambda rows: blind.predict_proba(np.full_like(rows.image_features, np.nan), rows.question),
-    }
-
-
-def _tuned(
-    name: str,
-    believe: Believe,
-    calibration: LabelTable,
-    target: Target,
-    costs: Sequence[float],
-    seed: int,
-    strange: Strange | None = None,
-) -> Chooser:
-    """A chooser whose price meets the target: on one half of the calibration pictures, or by a certificate on all."""
-    if target.certify is None:
-        rows = halves(calibration)[0]
-        return tuned(name, believe, rows, target, costs, strange and strange(rows))
-    rows = calibration.select(one_a_picture(calibration.image_sha256, seed))
-    worths = finest_for(worth(believe(rows), costs), strange and strange(rows))
-    price, _ = certified_price(worths, rows.score.astype(float), PRICES, target.certify, target.confidence)
-    whole = tuned(name, believe, calibration, Target(max_loss=0.0), costs, strange and strange(calibration))
-    return replace(whole, price=price)
-
-
-def _certificate(
-    chooser: Chooser, calibration: LabelTable, target: Target, costs: Sequence[float], seed: int, strange: Strange
-) -> Certificate:
-    """What is certain of the price: the target's own rate, or else a limit from rows that didn't set the price."""
-    rows = calibration if target.certify is not None else halves(calibration)[1]
-    rows = rows.select(one_a_picture(rows.image_sha256, seed))
-    worths = finest_for(worth(chooser.believe(rows), costs), strange(rows))
-    flips = int(harmful(rows.score, choose_rung(worths, chooser.price)).sum())
-    limit = flip_bound(flips, len(rows), target.confidence)
-    alpha = limit if target.certify is None else target.certify
-    names = hashlib.sha256("\n".join(rows.sample_id).encode()).hexdigest()
-    return Certificate(alpha, target.confidence, chooser.price, len(rows), flips, names)
-
-
-def _second_look(believe: Believe, calibration: LabelTable) -> SecondLook | None:
-    """How sure an answer must be; None when the table doesn't say how sure answers were."""
-    if not np.isfinite(calibration.mean_logprob).all():
-        return None
-    return SecondLook.fit(believe(calibration), calibration.mean_logprob, calibration.score)
-
-
 def _extras(rows: LabelTable, splits: Splits, ours: Chooser, costs: Costs, options: Options) -> Extras:
     """What this table allows to compare with."""
     extras = Extras()
@@ -246,7 +175,7 @@ def _extras(rows: LabelTable, splits: Splits, ours: Chooser, costs: Costs, optio
     if train.latents.shape[1]:
         predict = fit_informed(train.score, train.task, train.latents, options.fit.seed)
         extras = replace(extras, informed=lambda rows: predict(rows.task, rows.latents))
-    look = _second_look(ours.believe, splits.calibration)
+    look = second_look_of(ours.believe, splits.calibration)
     if look is not None and np.isfinite(rows.mean_logprob).all():
         told = ours.believe(rows), rows.mean_logprob, rows.score.astype(float), rows.ladder
         path = cascade_path("cascade", FIRST_PRICE, look, *told, PRICES, costs.values)
