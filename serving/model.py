@@ -1,5 +1,6 @@
 """What the ingress knows of the model: what it asks, what comes back, and how that can fail. No torch, no ray."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -24,6 +25,11 @@ class Ask:
     question: str
     tokens: int  # visual tokens per grid, a rung of the ladder
     max_new_tokens: int
+    temperature: float = 0.0  # greedy
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()  # texts that end the answer
+    stream: bool = False  # tell of the answer piece by piece
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,13 @@ class Look:
 
     pixels: Pixels
     picture: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What an answer goes on with."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ class Answer:
     completion_tokens: int
     mean_logprob: float  # natural log, mean over the answer's tokens
     finish_reason: Literal["stop", "length"]
+    engine_ms: float = 0.0  # from its arrival in the engine to its last token
 
 
 @dataclass(frozen=True)
@@ -64,11 +78,16 @@ class ModelInfo:
 
 
 class Model(Protocol):
-    """The model as the ingress calls it; `answer` raises InvalidInput or one of the errors below."""
+    """The model as the ingress calls it; answers raise InvalidInput or one of the errors below.
+
+    A stream tells pieces of the answer while it is written, where the ask wants them, and last the whole answer.
+    """
 
     async def info(self) -> ModelInfo: ...
 
     async def answer(self, ask: Ask) -> Answer: ...
+
+    def stream(self, ask: Ask) -> AsyncIterator[Piece | Answer]: ...
 
 
 class ModelUnavailable(M3Error):

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from serving.model import Answer
+
 
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -49,6 +51,17 @@ class TextFormat(_Closed):
     type: Literal["text"] = Field(description="answers are plain text")
 
 
+Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=4)]
+
+
+def _stops(stop: object) -> object:
+    return [stop] if isinstance(stop, str) else stop
+
+
+class StreamOptions(_Closed):
+    include_usage: bool = False
+
+
 class Wishes(_Closed):
     """What a request asks of the router."""
 
@@ -64,19 +77,20 @@ class ChatRequest(_Closed):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
 
-    # Honoured whatever the value: decoding is greedy, so neither a seed nor top_p changes the answer.
-    seed: int | None = None
+    temperature: float | None = Field(None, ge=0, le=2, description="0, the default here, is greedy decoding")
     top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Annotated[Stops | None, BeforeValidator(_stops, json_schema_input_type=str | list[str] | None)] = Field(
+        None, description="up to 4 texts, none of them empty"
+    )
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
     user: str | None = None
 
-    stream: Literal[False] | None = Field(None, description="answers come whole, streaming isn't supported")
-    stream_options: None = Field(None, description="answers come whole, streaming isn't supported")
     n: Annotated[int, Field(ge=1, le=1)] | None = Field(None, description="one answer per request")
-    temperature: Zero | None = Field(None, description="decoding is greedy, temperature 0")
-    presence_penalty: Zero | None = Field(None, description="decoding is greedy")
-    frequency_penalty: Zero | None = Field(None, description="decoding is greedy")
-    logit_bias: None = Field(None, description="decoding is greedy")
-    stop: None = Field(None, description="stop sequences aren't supported")
+    presence_penalty: Zero | None = Field(None, description="penalties aren't supported")
+    frequency_penalty: Zero | None = Field(None, description="penalties aren't supported")
+    logit_bias: None = Field(None, description="biases aren't supported")
     logprobs: Literal[False] | None = Field(None, description="per-token log-probabilities aren't supported")
     top_logprobs: None = Field(None, description="per-token log-probabilities aren't supported")
     tools: None = Field(None, description="tools aren't supported")
@@ -144,6 +158,16 @@ class Usage(BaseModel):
     prompt_tokens_details: PromptTokensDetails
 
 
+def usage_of(answer: Answer) -> Usage:
+    """What an answer took."""
+    return Usage(
+        prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.completion_tokens,
+        total_tokens=answer.prompt_tokens + answer.completion_tokens,
+        prompt_tokens_details=PromptTokensDetails(image_tokens=answer.visual_tokens),
+    )
+
+
 class ChatCompletion(BaseModel):
     """Body of a reply of POST /v1/chat/completions."""
 
@@ -154,6 +178,30 @@ class ChatCompletion(BaseModel):
     choices: list[Choice]
     usage: Usage
     m3: AnsweredDecision
+
+
+class Delta(BaseModel):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoice(BaseModel):
+    index: int = 0
+    delta: Delta
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+class ChatCompletionChunk(BaseModel):
+    """One event of a streamed reply; the last with a choice tells how it ended, and carries the decision."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int  # Unix seconds
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+    m3: AnsweredDecision | None = None
 
 
 class ModelEntry(BaseModel):

@@ -1,10 +1,23 @@
 """The service's knobs, as ray_app.yaml gives them under `args:`; a key that isn't here is an error."""
 
 from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+FINEST = 10**9  # more visual tokens than any model has
+
+
+class Knob(BaseModel):
+    """What can be changed while the service runs, as `user_config` of the deployment Ingress."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    artifact: Path | None = Field(None, description="folder of a router artifact; unset: the one in `args`")
+    price: float | None = Field(None, ge=-1, description="as in `args`")
 
 
 class Settings(BaseModel):
@@ -31,15 +44,35 @@ class Settings(BaseModel):
     cache_ttl_s: int = Field(86_400, ge=1, description="lifetime of a cached decision, seconds")
     cache_entries: int = Field(10_000, ge=1, description="decisions kept in process")
 
+    pools: dict[str, int] = Field(
+        {"M3": FINEST},
+        min_length=1,
+        description="deployments that hold the model, each with the most visual tokens that it is asked for; "
+        "{Coarse: 36, Fine: 576} keeps long prompts away from short ones",
+    )
+    engine: Literal["m3", "vllm"] = Field("m3", description="what runs the language model: this project, or vLLM")
+    vllm: dict[str, Any] = Field({}, description="vLLM's engine arguments, such as tensor_parallel_size")
     device: str = Field("auto", description="torch device; auto: the GPU that Ray assigned, else the CPU")
     threads: int | None = Field(None, ge=1, description="torch threads of a replica; unset: one per CPU core")
     feature_memory_mb: int = Field(256, ge=1, description="visual tokens kept per replica for later questions, MiB")
-    max_batch_size: int = Field(16, ge=1, description="requests answered together, at most")
-    max_batch_tokens: int = Field(4608, ge=1, description="requests x most visual tokens of a batch (8 x 576)")
-    max_batch_wait_ms: float = Field(0.0, ge=0, description="how long a lone request waits for company, milliseconds")
+    max_answers: int = Field(64, ge=1, description="answers written at the same time, at most")
+    max_table_tokens: int = Field(
+        65_536, ge=1, description="answers under way x tokens of the longest: bounds the memory of keys and values"
+    )
+    max_prompt_tokens: int = Field(1360, ge=1, description="of prompts read together: what other answers wait for")
+    max_pictures: int = Field(4, ge=1, description="pictures that the tower takes together")
 
     max_body_bytes: int = Field(20_000_000, ge=1, description="largest accepted request body")
     max_question_chars: int = Field(1000, ge=1, description="longest accepted question, characters")
     max_answer_tokens: int = Field(256, ge=1, description="largest accepted max_tokens")
     default_answer_tokens: int = Field(32, ge=1, description="max_tokens of a request that doesn't say")
     answer_timeout_s: float = Field(60.0, gt=0, description="a request not answered in this time gets 504, seconds")
+
+    @field_validator("pools")
+    @classmethod
+    def _apart(cls, pools: dict[str, int]) -> dict[str, int]:
+        if len(set(pools.values())) < len(pools) or min(pools.values()) < 1:
+            raise ValueError(
+                "each pool needs its own number of tokens, 1 or more; replicas of one pool are num_replicas"
+            )
+        return pools

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,9 +14,9 @@ from PIL import Image
 from complexity.errors import InvalidInput
 from complexity.sample import Sample
 from router.policy import Decision
-from serving.batcher import Batcher, BatchLimits
-from serving.engine import Engine
-from serving.m3 import Encoded, GenerateRequest, Generation
+from serving.async_engine import AsyncEngine
+from serving.engine import Engine, Limits
+from serving.m3 import Encoded, InputRow, NewRow, Said
 from serving.model import Answer, Ask, ModelInfo
 
 LADDER = (1, 9, 36, 144, 576)
@@ -44,56 +45,100 @@ def chat_body(question: str = "What is it?", image: bytes | None = None, model: 
 
 @dataclass
 class FakeM3:
-    """Says the picture's top left pixel and the question back; remembers batches, and in which thread they ran."""
+    """Says the picture's top left pixel and the question back, a word a token; remembers what it read together."""
 
     ladder: tuple[int, ...] = LADDER
     model_id: str = "fake-m3"
     image_px: int = 192
-    slow_s: float = 0.0
-    batches: list[list[GenerateRequest]] = field(default_factory=list)
+    slow_s: float = 0.0  # of each prompt that it reads
+    stops = frozenset({0})
+    words: list[str] = field(default_factory=lambda: ["</s>"])  # by token id
+    encoded: list[int] = field(default_factory=list)  # pictures at once
+    read: list[list[int]] = field(default_factory=list)  # visual tokens of the prompts read together
     threads: set[int] = field(default_factory=set)
 
     def encode(self, pictures: Sequence[Image.Image]) -> list[Encoded]:
+        self.encoded.append(len(pictures))
+        self.threads.add(threading.get_ident())
         pixels = [torch.tensor(picture.getpixel((0, 0)), dtype=torch.float32) for picture in pictures]
         return [Encoded(pixel.expand(1, max(self.ladder), 3)) for pixel in pixels]
 
-    def generate(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
-        self.batches.append(list(requests))
-        self.threads.add(threading.get_ident())
-        time.sleep(self.slow_s)
-        return [self._say(request) for request in requests]
-
-    def _say(self, request: GenerateRequest) -> Generation:
-        if request.prompt == "refuse":
+    def prepare(self, question: str, pictures: Sequence[Encoded], tokens: int, answer_tokens: int) -> InputRow:
+        if question == "refuse":
             raise InvalidInput("the question is beyond the model's context")
-        if request.prompt == "break":
+        pixel = ",".join(str(int(value)) for value in pictures[0].tiles[0, 0].tolist())
+        return InputRow(FakePrompt(f"{pixel} {question}".split(), tokens), tokens)  # type: ignore[arg-type]
+
+    def rows(self) -> "FakeRows":
+        return FakeRows(self)
+
+    def text(self, ids: Sequence[int]) -> str:
+        return " ".join(self.words[token] for token in ids if token not in self.stops)
+
+    def token(self, word: str) -> int:
+        if word not in self.words:
+            self.words.append(word)
+        return self.words.index(word)
+
+
+@dataclass
+class FakePrompt:
+    """Stands for the language model's input: the words that will be the answer."""
+
+    words: list[str]
+    tokens: int
+
+    def __len__(self) -> int:
+        return self.tokens + len(self.words) - 1
+
+
+class FakeRows:
+    """Writes each row's words, one at a turn. The word "break" breaks the reading, "crash" the writing."""
+
+    def __init__(self, m3: FakeM3):
+        self._m3 = m3
+        self._rows: dict[Any, tuple[FakePrompt, int]] = {}
+        self._said: dict[Any, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def longest(self) -> int:
+        return max((len(prompt) + most for prompt, most in self._rows.values()), default=0)
+
+    def join(self, new: Sequence[NewRow]) -> None:
+        prompts: list[FakePrompt] = [row.embeds for row in new]  # type: ignore[misc]
+        if any("break" in prompt.words for prompt in prompts):
             raise RuntimeError("a secret of the inside")
-        pixel = ",".join(str(int(value)) for value in request.pictures[0].tiles[0, 0].tolist())
-        words = f"{pixel} {request.prompt}".split()[: request.max_new_tokens]
-        return Generation(
-            text=" ".join(words),
-            visual_tokens=request.tokens,
-            prompt_tokens=request.tokens + len(request.prompt.split()),
-            completion_tokens=len(words),
-            mean_logprob=-0.25,
-            finish_reason="length" if len(words) == request.max_new_tokens else "stop",
-        )
+        time.sleep(self._m3.slow_s * len(new))
+        self._m3.read.append([prompt.tokens for prompt in prompts])
+        self._m3.threads.add(threading.get_ident())
+        self._rows |= {row.owner: (prompt, row.most) for row, prompt in zip(new, prompts, strict=True)}
+        self._said |= {row.owner: 0 for row in new}
+
+    def say(self) -> list[Said]:
+        said = []
+        for owner, (prompt, _) in self._rows.items():
+            at = self._said[owner]
+            if prompt.words[at : at + 1] == ["crash"]:
+                raise RuntimeError("a secret of the inside")
+            said.append(Said(owner, self._m3.token(prompt.words[at]) if at < len(prompt.words) else 0, -0.25))
+        return said
+
+    def leave(self, owners: set[Any]) -> None:
+        self._rows = {owner: row for owner, row in self._rows.items() if owner not in owners}
+
+    def advance(self) -> None:
+        for owner in self._rows:
+            self._said[owner] += 1
 
 
-class LocalModel:
-    """The engine and the batcher as a replica holds them, in this process."""
+class LocalModel(AsyncEngine):
+    """The engine as a replica holds it, in this process; for use in one `asyncio.run`."""
 
-    def __init__(self, m3: FakeM3, limits: BatchLimits | None = None):
-        self._engine = Engine(m3)
-        self._batcher: Batcher[Ask, Answer] = Batcher(
-            self._engine.answer, lambda ask: ask.tokens, limits or BatchLimits(16, 4608)
-        )
-
-    async def info(self) -> ModelInfo:
-        return self._engine.info
-
-    async def answer(self, ask: Ask) -> Answer:
-        return await self._batcher.submit(ask)
+    def __init__(self, m3: FakeM3, limits: Limits | None = None):
+        super().__init__(Engine(m3, limits))
 
 
 class FailingModel:

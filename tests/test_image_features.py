@@ -104,7 +104,7 @@ def test_a_checkerboard_is_lost_where_its_cells_meet(cell: int):
     rows, columns = np.indices((SIDE, SIDE)) // cell
     pixels = np.repeat(((rows + columns) % 2 * 255).astype(np.uint8)[..., None], 3, axis=2)
     told = described(Image.fromarray(pixels))
-    for grid in (48, 24, 12, 6, 3):
+    for grid in (24, 12, 6, 3):
         lost = told[f"lost_luma_{grid}"]
         assert lost < 0.01 if SIDE // grid <= cell else lost > 0.45
 
@@ -116,7 +116,7 @@ def test_what_is_lost_equals_a_plain_computation():
     picture = Image.fromarray(pixels)
     luma = np.asarray(picture.reduce(2).convert("L"), float) / 255
     told = described(picture)
-    for grid in (48, 24, 12, 6, 3, 1):
+    for grid in (24, 12, 6, 3, 1):
         cell = SIDE // 2 // grid
         cells = luma.reshape(grid, cell, grid, cell).transpose(0, 2, 1, 3).reshape(-1, cell * cell)
         assert told[f"lost_luma_{grid}"] == pytest.approx(np.sqrt(cells.var(axis=1).mean()), rel=1e-3)

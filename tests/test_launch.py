@@ -73,8 +73,8 @@ def test_an_address_that_cannot_be_listened_on_is_refused(address):
         check_free(address)
 
 
-def test_ray_gets_a_token_of_its_own_so_that_nothing_is_written_into_the_home_folder():
-    first, second = environment({}), environment({})
+def test_ray_gets_a_token_of_its_own_so_that_nothing_is_written_into_the_home_folder(tmp_path):
+    first, second = environment({}, tmp_path), environment({}, tmp_path)
     assert first["RAY_AUTH_MODE"] == "token"
     assert len(first["RAY_AUTH_TOKEN"]) == 64 and first["RAY_AUTH_TOKEN"] != second["RAY_AUTH_TOKEN"]
 
@@ -82,9 +82,22 @@ def test_ray_gets_a_token_of_its_own_so_that_nothing_is_written_into_the_home_fo
 @pytest.mark.parametrize(
     "chosen", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "mine"}, {"RAY_AUTH_TOKEN_PATH": "/mine"}]
 )
-def test_what_the_user_chose_for_ray_is_kept(chosen):
-    wanted = environment(chosen)
+def test_what_the_user_chose_for_ray_is_kept(chosen, tmp_path):
+    wanted = environment(chosen, tmp_path)
     assert not set(chosen) & set(wanted) and "RAY_AUTH_TOKEN" not in wanted
+
+
+@pytest.mark.parametrize("chosen", [{}, {"RAY_SERVE_HAPROXY_STATS_PORT": "8404"}])
+def test_haproxys_statistics_are_bound_to_the_loopback_address(chosen, tmp_path):
+    """By the script in the place of its binary, at ports that the user chose too; the address that is served stays."""
+    wanted = environment(chosen, tmp_path)
+    ports = wanted | chosen
+    stats, metrics = ports["RAY_SERVE_HAPROXY_STATS_PORT"], ports["RAY_SERVE_HAPROXY_METRICS_PORT"]
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(f"    bind :{metrics}\n    bind *:8000\n  bind *:{stats}\n")
+    wrapper = wanted["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    assert subprocess.run([wrapper, "-v", config], capture_output=True).stdout.startswith(b"HAProxy version")
+    assert config.read_text() == f"    bind 127.0.0.1:{metrics}\n    bind *:8000\n  bind 127.0.0.1:{stats}\n"
 
 
 def test_the_reason_of_a_failed_start_is_the_last_exception_of_the_report():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from serving.failures import Refused, failure_of
-from serving.intake import MAX_SIDE, Intake, decode, read_request
+from serving.intake import MAX_SIDE, Intake, read_request
 from serving.model import ModelInfo
 from serving.settings import Settings
 
@@ -81,15 +81,17 @@ def test_a_field_that_changes_nothing_is_accepted(harmless):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("stream", True),
+        ("stream", "yes"),
         ("stream_options", {"include_usage": True}),
         ("n", 2),
-        ("temperature", 0.7),
+        ("temperature", 2.5),
+        ("seed", 1.5),
         ("top_p", 0),
         ("presence_penalty", 0.5),
         ("frequency_penalty", -1),
         ("logit_bias", {"5": 1}),
-        ("stop", ["."]),
+        ("stop", ["a", "b", "c", "d", "e"]),
+        ("stop", ""),
         ("logprobs", True),
         ("top_logprobs", 3),
         ("tools", [{"type": "function"}]),
@@ -110,8 +112,18 @@ def test_what_cannot_be_honoured_is_refused_by_name(field, value):
 
 
 def test_a_refusal_says_why():
-    assert "streaming isn't supported" in str(refusal(chat_body() | {"stream": True}))
-    assert "greedy" in str(refusal(chat_body() | {"temperature": 1}))
+    assert "penalties aren't supported" in str(refusal(chat_body() | {"presence_penalty": 1}))
+    assert "for streamed answers" in str(refusal(chat_body() | {"stream_options": {}}))
+
+
+def test_how_an_answer_is_chosen_is_read():
+    """A seed of its own for each request that names none; stops come alone or as a list."""
+    intake = read(chat_body() | {"temperature": 0.7, "top_p": 0.9, "seed": 5, "stop": "end", "stream": True})
+    assert (intake.temperature, intake.top_p, intake.seed) == (0.7, 0.9, 5)
+    assert (intake.stop, intake.stream, intake.include_usage) == (("end",), True, False)
+    assert read(chat_body() | {"temperature": 1}).seed != read(chat_body() | {"temperature": 1}).seed
+    usage = {"stream": True, "stream_options": {"include_usage": True}, "stop": ["a", "b"]}
+    assert read(chat_body() | usage).include_usage and read(chat_body() | usage).stop == ("a", "b")
 
 
 @pytest.mark.parametrize("name", ["gpt-4o", "m3-100", "m3-", "m3", "", "m3-0576", "M3-auto", "m3-1 ", "x" * 1000])
@@ -176,22 +188,22 @@ def test_a_picture_must_be_a_base64_data_url_and_is_never_echoed(url, code):
 def test_bytes_that_are_no_picture_are_refused_when_decoded(image):
     intake = read(chat_body(image=image))
     with pytest.raises(Refused) as caught:
-        decode(intake)
+        _ = intake.pixels
     assert (caught.value.status, caught.value.code) == (400, "invalid_image")
     assert caught.value.param == "messages.0.content.1.image_url.url"
 
 
 def test_pixels_arrive_as_they_were():
-    pixels = decode(read(chat_body(image=png(5, 3, "#102030"))))
+    pixels = read(chat_body(image=png(5, 3, "#102030"))).pixels
     assert (pixels.width, pixels.height) == (5, 3)
     assert pixels.rgb == bytes.fromhex("102030") * 15
 
 
 def test_a_large_picture_is_shrunk_to_what_the_model_needs():
     """Of 192 needed pixels no more than twice as many arrive on the shorter side, and never more than MAX_SIDE."""
-    pixels = decode(read(chat_body(image=png(2000, 1000))))
+    pixels = read(chat_body(image=png(2000, 1000))).pixels
     assert (pixels.width, pixels.height) == (400, 200)
-    strip = decode(read(chat_body(image=png(3000, 200))))
+    strip = read(chat_body(image=png(3000, 200))).pixels
     assert (strip.width, strip.height) == (MAX_SIDE, 51)
 
 
@@ -244,4 +256,4 @@ def test_every_format_of_a_picture_is_decoded():
     for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
         data = io.BytesIO()
         Image.new("RGB", (6, 4), "white").save(data, name)
-        assert decode(read(chat_body(image=data.getvalue()))).rgb == b"\xff" * 72
+        assert read(chat_body(image=data.getvalue())).pixels.rgb == b"\xff" * 72

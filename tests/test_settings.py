@@ -18,11 +18,17 @@ def test_a_misspelt_key_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"price": -1.1}, {"max_batch_size": 0}, {"cache_ttl_s": 0}, {"answer_timeout_s": 0}, {"threads": 0}]
+    "wrong", [{"price": -1.1}, {"max_answers": 0}, {"cache_ttl_s": 0}, {"answer_timeout_s": 0}, {"threads": 0}]
 )
 def test_a_value_out_of_range_is_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         Settings.model_validate(wrong)
+
+
+@pytest.mark.parametrize("pools", [{}, {"Coarse": 36, "Other": 36}, {"None": 0}])
+def test_pools_that_cannot_be_told_apart_are_refused(pools):
+    with pytest.raises(ValidationError, match="pools"):
+        Settings(pools=pools)
 
 
 def test_settings_cannot_be_changed_once_made():

@@ -4,12 +4,12 @@ from serving.m3.tower import ConvTower
 
 
 def test_a_cell_tells_its_place():
-    """What is added to the cells is the same for every picture, and row and column are linear in it to half a cell."""
-    tower = ConvTower((8, 64, 16, 16), 24).eval()
+    """What stands beside the cells is the same for every picture; row and column are linear in it to half a cell."""
+    tower = ConvTower((8, 16, 16, 16), 24).eval()
     pictures = torch.randn(2, 3, 192, 192)
     with torch.no_grad():
-        added = tower(pictures) - tower.cells(pictures)
-    torch.testing.assert_close(added, tower.where.expand(2, -1, -1), atol=1e-5, rtol=1e-5)
+        seen, cells = tower(pictures), tower.cells(pictures)
+    assert torch.equal(seen[..., :16], cells) and torch.equal(seen[..., 16:], tower.where.expand(2, -1, -1))
     places = torch.cartesian_prod(torch.arange(24.0), torch.arange(24.0))  # (576, 2): row, column
     where = torch.cat([tower.where, torch.ones(576, 1)], 1).double()
     fitted = where @ torch.linalg.lstsq(where, places.double(), driver="gelsd").solution
@@ -18,4 +18,5 @@ def test_a_cell_tells_its_place():
 
 def test_a_tower_takes_any_number_of_pictures():
     """One feature vector for each cell of each picture."""
-    assert ConvTower((8, 16, 16, 16), 24)(torch.randn(3, 3, 192, 192)).shape == (3, 576, 16)
+    tower = ConvTower((8, 16, 16, 16), 24)
+    assert tower(torch.randn(3, 3, 192, 192)).shape == (3, 576, tower.width)

@@ -24,7 +24,8 @@ def stage(seed: int, steps: int = 6) -> Stage:
 
 
 def batches(start: int, steps: int = 6):
-    return (torch.randn(2, 576, 16, generator=torch.Generator().manual_seed(i)) for i in range(start, steps))
+    width = toy_m3().model.tower.width
+    return (torch.randn(2, 576, width, generator=torch.Generator().manual_seed(i)) for i in range(start, steps))
 
 
 def test_training_lowers_the_loss(tmp_path):

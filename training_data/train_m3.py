@@ -199,7 +199,7 @@ def _tune(
         with torch.set_grad_enabled(batch.tower_learns):
             cells = tower.cells(_encode_input(batch.pixels, model.vision, device))
             dense, _ = heads.loss(cells, batch.targets.to(device), SPELLING)
-        features = model.projector(cells + tower.where)
+        features = model.projector(tower.placed(cells))
         losses = m3_losses(
             model, lambda tokens: flat_prefix(model, features, tokens), batch.text.to(device), batch.scales
         )

@@ -101,6 +101,13 @@ def export(m3: M3, out: Path) -> None:
     (out / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
+def export_language_model(m3: M3, out: Path) -> None:
+    """Write the language model alone with the tokenizer, as engines read a plain causal language model."""
+    m3.model.language_model.save_pretrained(out)
+    if m3.has_prompt:
+        m3.prompt.tokenizer.save_pretrained(out)
+
+
 def check_exportable(m3: M3) -> tuple[ClipTower, nn.Sequential]:
     """The model's tower and projector, if transformers' formats have a place for them and for its tiles.
 
@@ -153,12 +160,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("source", help="folder or hub name of an M3 in the original format")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="bfloat16", help="(bfloat16)")
+    parser.add_argument(
+        "--language-model", action="store_true", help="write the language model alone, for engines that take embeddings"
+    )
     args = parser.parse_args(argv)
     try:
         if args.out.exists() and any(args.out.iterdir()):
             raise M3Error(f"{args.out} isn't empty; export-m3 writes over nothing")
         m3 = load(args.source, dtype=getattr(torch, args.dtype))
-        export(m3, args.out)
+        (export_language_model if args.language_model else export)(m3, args.out)
     except M3Error as error:
         print(f"export-m3: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ from serving.m3.decode import Generation, decode, generation, greedy
 from serving.m3.inputs import check_context, input_row, left_padded
 from serving.m3.model import Encoded, M3Model
 from serving.m3.prompt import Prompt
+from serving.m3.sampling import Sampling, sample
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,16 @@ class _Sampler:
     """Chooses each request's next token: greedily, or by chance with the request's own generator."""
 
     def __init__(self, requests: Sequence[GenerateRequest]):
+        samplings = [Sampling(request.temperature, request.top_p, request.seed) for request in requests]
+        sources = [sampling.generator() for sampling in samplings]
         self._sampled = [
-            (row, request, torch.Generator().manual_seed(request.seed))
-            for row, request in enumerate(requests)
-            if request.temperature > 0
+            (row, sampling, source)
+            for row, (sampling, source) in enumerate(zip(samplings, sources, strict=True))
+            if source is not None
         ]
 
     def __call__(self, logprobs: Tensor) -> Tensor:
         token = greedy(logprobs)
-        for row, request, generator in self._sampled:
-            chances = (logprobs[row, 0].cpu() / request.temperature).softmax(-1)  # (V,)
-            ranked, order = chances.sort(descending=True)
-            ranked[ranked.cumsum(0) - ranked >= request.top_p] = 0
-            token[row, 0] = order[ranked.multinomial(1, generator=generator)]
+        for row, sampling, generator in self._sampled:
+            token[row, 0] = sample(logprobs[row, 0], sampling, generator)
         return token

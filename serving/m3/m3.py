@@ -16,15 +16,18 @@ from serving.m3.generate import GenerateRequest, generate
 from serving.m3.hf import MODEL_TYPES as HF
 from serving.m3.hf import load_hf
 from serving.m3.images import cut, pixels_of
+from serving.m3.inputs import InputRow, check_context, input_row
 from serving.m3.llava import MODEL_TYPE as LLAVA
 from serving.m3.llava import load_llava
 from serving.m3.model import Encoded, M3Model
 from serving.m3.nested import answer_at_scales, score_at_scales
 from serving.m3.pool import REDUCTIONS
 from serving.m3.prompt import Prompt, reword
+from serving.m3.rows import Rows
 from serving.m3.score import Score, ScoreRequest, score
 from serving.m3.shards import find_folder
 from serving.m3.tiny import MODEL_TYPE as TINY
+from serving.m3.tower import ConvTower, settle
 
 M3_TINY = Path(__file__).parent / "weights" / "m3-tiny"
 TILES = 16  # that the tower takes at once
@@ -96,6 +99,31 @@ class M3:
         """
         return generate(self.model, self.prompt, requests)
 
+    @property
+    def stops(self) -> frozenset[int]:
+        """Ids of tokens that end an answer."""
+        return self.prompt.stops
+
+    @torch.inference_mode()
+    def prepare(self, question: str, pictures: Sequence[Encoded], tokens: int, answer_tokens: int) -> InputRow:
+        """A prompt as the language model gets it.
+
+        Raises:
+            OffLadder: `tokens` is not on `ladder`.
+            InvalidInput: with an answer of `answer_tokens` it would not fit the model's context.
+        """
+        row = input_row(self.model, self.prompt, question, pictures, tokens)
+        check_context(self.model, row.visual_tokens, row.text_tokens, answer_tokens)
+        return row
+
+    def rows(self) -> Rows:
+        """A place where answers are written side by side."""
+        return Rows(self.model)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The answer that ids spell."""
+        return self.prompt.text(ids)
+
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Log-probabilities of given answers, in one forward pass; scales and pictures mix freely.
 
@@ -150,7 +178,8 @@ def load(
 
     Args:
         path: a folder, or the name of a model of the hub.
-        dtype: of the weights; float32 on a CPU and bfloat16 elsewhere unless given.
+        dtype: of the weights; unless given, bfloat16, but float32 on a CPU, where only m3-tiny's tower and
+            projector are in bfloat16, if the CPU computes with that.
         reduction: how visual tokens become fewer: "average" as M3 is trained, or one of the paper's heuristics for
             other models, "spatial" and "sequential"; these are named in the model's id.
         wording: of conversations with a LLaVA, "vicuna", "plain" or "chat" (the tokenizer's template); unless given
@@ -159,7 +188,7 @@ def load(
     Raises:
         CheckpointError: the folder is wrong or incomplete; missing and unexpected weights are named.
     """
-    dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+    usual = torch.float32 if device == "cpu" else torch.bfloat16
     folder = find_folder(path)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is no model folder: config.json is missing")
@@ -170,9 +199,13 @@ def load(
     if kind not in _LOADERS:
         raise CheckpointError(f"{folder}/config.json has model_type {kind!r}; supported are {', '.join(_LOADERS)}")
     try:
-        model, prompt = _LOADERS[kind](folder, device, dtype)
+        model, prompt = _LOADERS[kind](folder, device, dtype or usual)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} can't be read: {error}") from error
+    if dtype is None and isinstance(model.tower, ConvTower):
+        settle(model.tower)
+        if _computes_in_bfloat16():
+            model.tower.bfloat16(), model.projector.bfloat16()
     if wording is not None:
         reword(prompt, wording)
     name = folder.name if Path(path).is_dir() else str(path).rsplit("/", 1)[-1]
@@ -184,6 +217,11 @@ def load(
 
 
 _LOADERS = {TINY: load_tiny, LLAVA: load_llava, **dict.fromkeys(HF, load_hf)}
+
+
+def _computes_in_bfloat16() -> bool:
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _digest(folder: Path) -> str:

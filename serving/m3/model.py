@@ -60,7 +60,7 @@ class M3Model(nn.Module):
         Raises:
             OffLadder: `tokens` is not a rung.
         """
-        pooled = self.reduce(picture.tiles, tokens)  # (K, tokens, D)
+        pooled = self.reduce(picture.tiles.to(self.language_model.dtype), tokens)  # (K, tokens, D)
         newline = self.newline if self.vision.newlines else None
         if self.vision.merge == "flat":
             return pooled.flatten(0, 1)

@@ -41,6 +41,8 @@ def pool(features: Tensor, tokens: int) -> Tensor:
         OffLadder: `tokens` is not a rung; the original code floors silently instead (ask 100, get 144).
     """
     grid, width = _grid(features, tokens), features.shape[-1]
+    if tokens == features.shape[1]:
+        return features
     cells = features.transpose(1, 2).reshape(-1, width, grid, grid)
     pooled = F.avg_pool2d(cells, grid // isqrt(tokens))  # (B, D, side, side)
     return pooled.flatten(2).transpose(1, 2)  # (B, tokens, D)

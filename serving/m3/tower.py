@@ -22,6 +22,14 @@ class _Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight.view(self.shape), self.bias, self.stride, self.shape[-1] // 2)
 
+    def settled(self) -> nn.Conv2d:
+        """The same with its weight laid out as it is computed with, which would otherwise be done at every call."""
+        channels, channels_in, side, _ = self.shape
+        conv = nn.Conv2d(channels_in, channels, side, self.stride, side // 2, bias=False)
+        conv.weight = nn.Parameter(self.weight.detach().view(self.shape).contiguous(memory_format=torch.channels_last))
+        conv.bias = self.bias
+        return conv
+
 
 class _Block(nn.Module):
     """Residual block: two 3x3 convolutions with group normalisation before each."""
@@ -37,6 +45,9 @@ class _Block(nn.Module):
         return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
 
 
+PLACE = 64  # numbers that say where a cell is
+
+
 def _waves(width: int, grid: int) -> Tensor:
     """Sines and cosines of each cell's column and row, of a quarter to eight turns over the picture: (N, width)."""
     turns = 0.25 * 2 ** torch.linspace(0, 5, width // 4)
@@ -47,20 +58,21 @@ def _waves(width: int, grid: int) -> Tensor:
 
 
 class ConvTower(nn.Module):
-    """192x192 pixels -> 24x24 cells of `widths[1]` channels.
+    """192x192 pixels -> 24x24 cells of `widths[1]` numbers that say what is there and `PLACE` that say where it is.
 
     Space-to-depth by 4, then cells of 4, 8, 16 and 32 pixels going down; the two coarse levels come back up by
     addition, so that a cell knows the whole thing that it is part of.
 
     What a tower has learnt to say of a cell hardly tells where the cell is (a linear fit explained 9% of the row and
-    22% of the column), so the place is added at the end.
+    22% of the column). The place stands beside it and isn't added to it: added, the two couldn't be told apart well
+    enough to find what lies in the same row, or to compare two places.
     """
 
     def __init__(self, widths: tuple[int, int, int, int], grid: int):
         super().__init__()
         fine, cell, coarse, wide = widths
         self.grid = grid
-        self.width = cell
+        self.width = cell + PLACE
         self.stem = _Conv(48, fine, 3)
         self.fine = _Block(fine)
         self.to_cell = _Conv(fine, cell, 3, stride=2)
@@ -75,10 +87,10 @@ class ConvTower(nn.Module):
         self.from_coarse = _Conv(coarse, cell, 1)
         self.cell_out = nn.Sequential(_Block(cell), nn.GroupNorm(8, cell))
         self.where: Tensor
-        self.register_buffer("where", _waves(cell, grid), persistent=False)
+        self.register_buffer("where", _waves(PLACE, grid), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode pictures: `cells`, and where each cell is.
+        """Encode pictures: what lies under each cell, and where it is.
 
         Args:
             pixels: (B, 3, 8 * grid, 8 * grid), normalised.
@@ -86,14 +98,27 @@ class ConvTower(nn.Module):
         Returns:
             (B, grid * grid, width), row by row from the top left.
         """
-        return self.cells(pixels) + self.where
+        return self.placed(self.cells(pixels))
+
+    def placed(self, cells: Tensor) -> Tensor:
+        """Say of each cell where it is: (B, grid * grid, widths[1]) -> (B, grid * grid, width)."""
+        return torch.cat([cells, self.where.to(cells.dtype).expand(len(cells), -1, -1)], 2)
 
     def cells(self, pixels: Tensor) -> Tensor:
-        """What lies under each cell: (B, 3, 8 * grid, 8 * grid) -> (B, grid * grid, width)."""
-        x = self.fine(self.stem(F.pixel_unshuffle(pixels, 4)))  # (B, fine, 48, 48)
+        """What lies under each cell: (B, 3, 8 * grid, 8 * grid) -> (B, grid * grid, widths[1])."""
+        pixels = F.pixel_unshuffle(pixels.contiguous(), 4)  # ten times slower with the channels last
+        x = self.fine(self.stem(pixels.contiguous(memory_format=torch.channels_last)))  # (B, fine, 48, 48)
         x = self.cell(self.to_cell(x) + self.place)  # (B, cell, 24, 24)
         y = self.coarse(self.to_coarse(x))  # (B, coarse, 12, 12)
         z = self.wide(self.to_wide(y))  # (B, wide, 6, 6)
         y = self.coarse_out(y + F.interpolate(self.from_wide(z), scale_factor=2.0))
         x = self.cell_out(x + F.interpolate(self.from_coarse(y), scale_factor=2.0))
-        return x.flatten(2).transpose(1, 2)  # (B, N, width)
+        return x.flatten(2).transpose(1, 2)
+
+
+def settle(tower: ConvTower) -> None:
+    """Make a tower ready to be used and not trained any more."""
+    parts = {name: part for name, part in tower.named_modules() if isinstance(part, _Conv)}
+    for name, part in parts.items():
+        tower.set_submodule(name, part.settled())
+    tower.requires_grad_(False)
