@@ -19,7 +19,10 @@ from complexity.image_features import image_features
 from complexity.labels import LabelTable, read_labels
 from complexity.sample import Sample
 from router.artifact import Artifact, load_artifact
+from router.choosers import looks
 from router.split import split_table
+from serving.m3 import load
+from serving.m3.tower_features import tower_features
 
 ARTIFACT = Path(__file__).parents[1] / "router/artifacts/m3-tiny"
 SIDE_PX = 192  # of the pictures as m3-tiny needs them
@@ -28,7 +31,7 @@ FOREIGN = ("¿De qué color es el fondo?", "Welche Farbe hat der Hintergrund?", 
 
 def shares(artifact: Artifact, rows: LabelTable) -> dict[str, float]:
     usual = artifact.familiarity
-    pictures = usual.distance(rows.image_features) > usual.picture_limit
+    pictures = usual.distance(looks(rows, artifact.place)) > usual.picture_limit
     questions = np.array([usual.new_words(question) > usual.question_limit for question in rows.question])
     told = {"by picture": pictures, "by question": questions, "unfamiliar": pictures | questions}
     return {name: round(float(each.mean()), 4) for name, each in told.items()}
@@ -36,11 +39,15 @@ def shares(artifact: Artifact, rows: LabelTable) -> dict[str, float]:
 
 def folder_share(artifact: Artifact, folder: Path, question: str) -> tuple[int, float]:
     """How many of a folder's files are pictures, and which share of them is unfamiliar by itself."""
+    m3 = load() if artifact.place == "tower" else None
     known = []
     for path in tqdm(sorted(each for each in folder.rglob("*") if each.is_file()), file=sys.stderr, leave=False):
         try:
             sample = Sample(path.read_bytes(), question, SIDE_PX)
-            features = image_features(sample.picture, sample.decoded.size)
+            if m3 is None:
+                features = image_features(sample.picture, sample.decoded.size)
+            else:
+                features = tower_features(m3.encode([sample.picture])[0].tiles, m3.ladder)
         except InvalidInput:
             continue
         known.append(bool(artifact.familiarity.knows(features[None], [question])[0]))
@@ -66,9 +73,8 @@ def main() -> int:
             told[name] = shares(artifact, rows)
             print(f"{name:12}{len(rows):6} pairs  " + "  ".join(f"{k} {v:.2%}" for k, v in told[name].items()))  # type: ignore[attr-defined]
     familiar = splits.test.question[0]
-    told["foreign questions"] = float(
-        1 - artifact.familiarity.knows(np.tile(splits.test.image_features[0], (len(FOREIGN), 1)), list(FOREIGN)).mean()
-    )
+    usual = np.tile(looks(splits.test, artifact.place)[0], (len(FOREIGN), 1))
+    told["foreign questions"] = float(1 - artifact.familiarity.knows(usual, list(FOREIGN)).mean())
     print(f"{len(FOREIGN)} questions in other languages: {told['foreign questions']:.0%} unfamiliar")
     if args.pictures is not None:
         count, share = folder_share(artifact, args.pictures, familiar)
