@@ -56,24 +56,27 @@ class ComplexityPredictor:
         options: FitOptions | None = None,
         place: Place = "light",
     ) -> "ComplexityPredictor":
-        """Learn from what a model scored at every scale; the same for the same arguments.
+        """Learn from what a model scored at every scale, or at those that are known; the same for the same arguments.
 
         A share of the pictures teaches no trees: it says when to stop, and calibrates (Platt scaling, 1999).
 
         Args:
             image_features: (B, F), of the pixels or of the tower as `place` says.
             questions: B questions.
-            score: (B, S) in [0, 1].
+            score: (B, S) in [0, 1]; NaN: not known, which teaches nothing.
             pictures: B names of the pictures.
             ladder: S numbers of tokens.
         """
         options = options or FitOptions()
         columns = _at_every_scale(joint_features(image_features, questions, place), len(ladder))  # (B * S, F + Q + 1)
+        score = np.asarray(score)
+        known = ~np.isnan(score)  # (B, S)
         held_out = _held_out(pictures, options)  # (B,) bool
-        booster = _boost(columns, np.asarray(score).ravel(), np.repeat(held_out, len(ladder)), options)
+        watched = (held_out[:, None] & known).ravel()
+        booster = _boost(columns, score.ravel(), (~held_out[:, None] & known).ravel(), watched, options)
         fresh = cls(tuple(ladder), booster, np.tile([1.0, 0.0], (len(ladder), 1)), place)
         odds = fresh._log_odds(image_features[held_out], np.asarray(questions, object)[held_out])
-        calm = [_platt(odds[:, scale], score[held_out, scale]) for scale in range(len(ladder))]
+        calm = [_platt(odds[told, scale], score[held_out, scale][told]) for scale, told in enumerate(known[held_out].T)]
         return replace(fresh, calibration=np.array(calm))
 
     def predict_proba(self, image_features: np.ndarray, questions: Texts) -> np.ndarray:
@@ -92,6 +95,27 @@ class ComplexityPredictor:
         names = [*NAMES[self.place], "scale"]
         best = np.argsort(-gains, kind="stable")[:most]
         return [(names[i], float(gains[i] / max(gains.sum(), 1e-12))) for i in best]
+
+    def contributions(
+        self, image_features: np.ndarray, question: str, tokens: int, most: int = 5
+    ) -> list[tuple[str, float]]:
+        """The features that moved a sample's prediction at one rung most, with what each adds to its log-odds.
+
+        TreeSHAP (Lundberg et al., 2020), after the calibration: all of them and a number that every sample has in
+        common at that rung add up to the log-odds of P(right answer). The scale itself counts as a feature.
+
+        Args:
+            image_features: (F,) of the sample's picture.
+            tokens: a rung of the ladder.
+            most: how many are told, by falling size.
+        """
+        rung = self.ladder.index(tokens)
+        columns = _at_every_scale(joint_features(image_features[None], [question], self.place), len(self.ladder))
+        told = np.asarray(self.booster.predict(columns[rung : rung + 1], pred_contrib=True, num_threads=1))[0]
+        moved = told[:-1] * self.calibration[rung, 0]  # the last one is what all samples share
+        names = [*NAMES[self.place], "scale"]
+        best = np.argsort(-np.abs(moved), kind="stable")[:most]
+        return [(names[i], float(moved[i])) for i in best]
 
     def save(self, folder: Path) -> None:
         """Write the trees in LightGBM's text format and the rest as JSON."""
@@ -165,15 +189,19 @@ def boosting(options: FitOptions) -> dict[str, Any]:
     }
 
 
-def _boost(columns: np.ndarray, score: np.ndarray, held_out: np.ndarray, options: FitOptions) -> lgb.Booster:
-    taught = lgb.Dataset(columns[~held_out], score[~held_out])
-    watched = lgb.Dataset(columns[held_out], score[held_out], reference=taught)
+def _boost(
+    columns: np.ndarray, score: np.ndarray, teach: np.ndarray, watch: np.ndarray, options: FitOptions
+) -> lgb.Booster:
+    taught = lgb.Dataset(columns[teach], score[teach])
+    watched = lgb.Dataset(columns[watch], score[watch], reference=taught)
     stop = lgb.early_stopping(options.patience, verbose=False)
     return lgb.train(boosting(options), taught, options.rounds, valid_sets=[watched], callbacks=[stop])
 
 
 def _platt(odds: np.ndarray, score: np.ndarray) -> tuple[float, float]:
     """Slope and offset that make the log-odds fit the scores; a soft score counts as partly right, partly wrong."""
+    if len(score) == 0:  # nobody knows how a scale scored: the trees are believed as they are
+        return 1.0, 0.0
     mean = np.clip(score.mean(), MOST_CERTAIN, 1 - MOST_CERTAIN)
     average = 1e-6, float(np.log(mean / (1 - mean)))  # the best guess where the predictor knows nothing of a scale
     right, weight = np.repeat([1, 0], len(score)), np.concatenate([score, 1 - score])

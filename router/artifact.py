@@ -56,6 +56,7 @@ class Artifact:
     created_at: str  # UTC, ISO 8601
     metrics: dict[str, Any]  # what was measured on the test split
     curve: tuple[CurvePoint, ...]  # on the calibration split
+    scale_shares: tuple[float, ...] | None = None  # of each rung at the price, among familiar calibration samples
     card: str = ""
     digest: str = field(default="", compare=False)  # set by loading
 
@@ -132,6 +133,10 @@ def load_artifact(folder: Path, *, model: str | None = None, ladder: Sequence[in
         told |= {name: tuple(told[name]) for name in ("ladder", "costs")}
         told["curve"] = tuple(CurvePoint(**point) for point in told["curve"])
         told["certificate"] = Certificate(**told["certificate"])
+        if told.get("scale_shares") is not None:
+            told["scale_shares"] = tuple(map(float, told["scale_shares"]))
+            if len(told["scale_shares"]) != len(told["ladder"]):
+                raise ValueError(f"{len(told['scale_shares'])} shares for {len(told['ladder'])} rungs")
         if told["second_look"] is not None:
             told["second_look"] = SecondLook(np.array(told["second_look"], float))
         told["familiarity"] = Familiarity.from_json(_parse(usual, _read(usual)))

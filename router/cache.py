@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,7 +91,7 @@ class DecisionCache:
         self._rest_s = rest_s
         self._local: OrderedDict[str, np.ndarray] = OrderedDict()
         self._redis = None if redis_url is None else _connect(redis_url, self._timeout_s)
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writes: set[asyncio.Task[Any]] = set()
         self._failures = 0  # in a row
         self._rest_until_s = 0.0  # on time.monotonic()'s clock
         self._told: set[str] = set()  # causes already logged
@@ -101,26 +102,44 @@ class DecisionCache:
             self._local.move_to_end(key)
             self._count(hits_local=1)
             return self._local[key]
-        value = await self._ask("GET", key)
-        probabilities = None if value is None else decode(value)
-        if probabilities is None:
-            self._count(misses=1, garbage=int(value is not None))
-            return None
-        self._count(hits_redis=1)
-        self._keep(key, probabilities)
-        return probabilities
+        value = None if self._redis is None else await self._ask(self._redis.execute_command, "GET", key)
+        return self._received(key, value)
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, np.ndarray]:
+        """What was predicted under each of the keys that is known; Redis is asked once for all the others."""
+        unique = list(dict.fromkeys(keys))
+        found = {key: self._local[key] for key in unique if key in self._local}
+        for key in found:
+            self._local.move_to_end(key)
+        self._count(hits_local=len(found))
+        others = [key for key in unique if key not in found]
+        values = None
+        if others and self._redis is not None:
+            values = await self._ask(self._redis.execute_command, "MGET", *others)
+        for key, value in zip(others, values or [None] * len(others), strict=True):
+            if (probabilities := self._received(key, value)) is not None:
+                found[key] = probabilities
+        return found
 
     async def put(self, key: str, probabilities: np.ndarray) -> None:
         """Remember what was predicted, numbers in [0, 1]; Redis is written in the background."""
-        value = encode(probabilities)
-        self._keep(key, np.frombuffer(value, "<f4", offset=2))
-        if self._redis is None:
+        await self.put_many({key: probabilities})
+
+    async def put_many(self, entries: Mapping[str, np.ndarray]) -> None:
+        """Remember several predictions as `put` does, with one trip to Redis."""
+        values = {key: encode(probabilities) for key, probabilities in entries.items()}
+        for key, value in values.items():
+            self._keep(key, np.frombuffer(value, "<f4", offset=2))
+        if self._redis is None or not values:
             return
         if len(self._writes) >= MOST_WRITES:
-            self._count(writes_dropped=1)
+            self._count(writes_dropped=len(values))
             return
-        ttl_ms = max(1, round(self._ttl_s * 1000 * random.uniform(1 - TTL_JITTER, 1 + TTL_JITTER)))
-        write = asyncio.create_task(self._ask("SET", key, value, "PX", ttl_ms))
+        pipeline = self._redis.pipeline(transaction=False)
+        for key, value in values.items():
+            ttl_ms = max(1, round(self._ttl_s * 1000 * random.uniform(1 - TTL_JITTER, 1 + TTL_JITTER)))
+            pipeline.set(key, value, px=ttl_ms)
+        write = asyncio.create_task(self._ask(pipeline.execute))
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
 
@@ -134,10 +153,8 @@ class DecisionCache:
         if self._redis is not None:
             await self._redis.aclose()
 
-    async def _ask(self, *command: str | bytes | int) -> Any:
+    async def _ask(self, command: Callable[..., Awaitable[Any]], *words: str) -> Any:
         """Run a Redis command within the time limit; None when it fails, is late, or Redis is being left alone."""
-        if self._redis is None:
-            return None
         if self._failures >= BREAK_AFTER:
             if time.monotonic() < self._rest_until_s:
                 self._count(skipped=1)
@@ -145,7 +162,7 @@ class DecisionCache:
             self._rest_until_s = time.monotonic() + self._rest_s  # this call probes; the others go on without Redis
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._redis.execute_command(*command)
+                answer = await command(*words)
         except (RedisError, OSError, TimeoutError) as error:
             self._failed(error)
             return None
@@ -161,6 +178,16 @@ class DecisionCache:
         if cause not in self._told:
             self._told.add(cause)
             log.warning("decision cache: Redis failed (%s: %s); deciding without it", cause, error)
+
+    def _received(self, key: str, value: bytes | None) -> np.ndarray | None:
+        """What Redis holds under a key, kept in process from now on; None when that is nothing or garbage."""
+        probabilities = None if value is None else decode(value)
+        if probabilities is None:
+            self._count(misses=1, garbage=int(value is not None))
+            return None
+        self._count(hits_redis=1)
+        self._keep(key, probabilities)
+        return probabilities
 
     def _keep(self, key: str, probabilities: np.ndarray) -> None:
         self._local[key] = probabilities

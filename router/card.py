@@ -1,6 +1,7 @@
 """The card that stands beside an artifact: what it is, what it was made from, how well it does."""
 
 from router.artifact import FIGURE_FILE, Artifact
+from router.feedback import in_words
 from router.page import certificate_sentence
 from router.report import Report
 from router.tables import as_text
@@ -20,6 +21,7 @@ def write_card(artifact: Artifact, reports: dict[str, Report], command: str) -> 
         "",
         f"- made by `{command}` at {artifact.created_at}, seed {artifact.seed}",
         f"- labels: sweep {artifact.sweep_version}, SHA-256 {artifact.labels_sha256}",
+        *_feedback_line(artifact),
         f"- features: {artifact.feature_version}",
         f"- price: {artifact.price:.3g} of probability per unit of cost ({artifact.cost_unit}), set on the calibration "
         f"rows for {artifact.target}",
@@ -41,3 +43,14 @@ def write_card(artifact: Artifact, reports: dict[str, Report], command: str) -> 
         "Predictions hold for pictures and questions like those it was trained on, and for this model alone.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _feedback_line(artifact: Artifact) -> list[str]:
+    told = artifact.metrics.get("feedback")
+    if told is None:
+        return []
+    return [
+        f"- feedback: {in_words(told)}, SHA-256 {told['sha256']}, taught the predictor beside the sweep; what it is "
+        "compared with below learnt from the sweep alone. The labels' SHA-256 is of the feedback's and of the sweep's, "
+        f"{told['swept_sha256']}"
+    ]

@@ -1,24 +1,31 @@
 """A sample in, a decision out: cache, features, prediction, policy."""
 
 import asyncio
-import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from complexity.errors import ArtifactError, InvalidInput, OffLadder
-from complexity.image_features import image_features
 from complexity.sample import Sample
 from router.artifact import Artifact
 from router.cache import DecisionCache, cache_key
+from router.calibrate import Target, pick_price
 from router.cascade import FIRST_PRICE
+from router.explain import Explanation
 from router.policy import FINEST_ALWAYS, Decision, Why, check_bounds, check_price, choose
+from router.predict import Look, SamplePredictor
 
-log = logging.getLogger(__name__)
 
-Look = Callable[[Sample], Awaitable[np.ndarray]]
+@dataclass(frozen=True)
+class _Wish:
+    """What a request asks of the policy."""
+
+    floor: int | None
+    ceiling: int | None
+    price: float
 
 
 class Router:
@@ -33,6 +40,7 @@ class Router:
         price: probability of a right answer per unit of the artifact's costs; None takes the artifact's own.
         second_look: whether answers may be given twice (`again`); first answers then take fewer tokens.
         look: asks the model for its tower's features of a sample's picture (G,); for an artifact that decides there.
+        threads: where is computed; None takes the event loop's own pool.
 
     Raises:
         ArtifactError: a second look is wanted of an artifact that has learnt none, or it decides by the tower and
@@ -46,10 +54,9 @@ class Router:
         price: float | None = None,
         second_look: bool = False,
         look: Look | None = None,
+        threads: Executor | None = None,
     ):
-        if artifact.place == "tower" and look is None:
-            raise ArtifactError("the artifact decides by what the model's tower sees, and that can't be asked here")
-        self._look = look if artifact.place == "tower" else None
+        self._predictor = SamplePredictor(artifact, look, threads)
         if second_look and artifact.second_look is None:
             raise ArtifactError("the artifact has learnt no second look: its labels didn't say how sure answers were")
         self._second_look = artifact.second_look if second_look else None
@@ -57,28 +64,107 @@ class Router:
         self.price = artifact.price if price is None else price
         check_price(self.price)
         self._cache = cache
-        self._flying: dict[str, asyncio.Task[np.ndarray | None]] = {}  # one prediction serves all who wait for it
-        self._told: set[str] = set()  # causes already logged
+        # One prediction serves all who wait for it. The key says too whether it is going to be remembered.
+        self._flying: dict[tuple[str, bool], asyncio.Task[np.ndarray | None]] = {}
 
-    async def route(self, sample: Sample, floor: int | None = None, ceiling: int | None = None) -> Decision:
+    def apart(self, threads: Executor) -> "Router":
+        """The same router, computing in threads of its own."""
+        return Router(
+            self.artifact, self._cache, self.price, self._second_look is not None, self._predictor.look, threads
+        )
+
+    async def route(
+        self,
+        sample: Sample,
+        floor: int | None = None,
+        ceiling: int | None = None,
+        max_loss: float | None = None,
+        fresh: bool = False,
+        store: bool = True,
+        price: float | None = None,
+    ) -> Decision:
         """Choose a scale for a sample.
 
         Args:
             floor, ceiling: fewest and most tokens that may be chosen, rungs of the ladder.
+            max_loss: accuracy that may be lost against the finest scale, a share; the artifact tells its price.
+            fresh: predict anew, whatever is remembered; a prediction that is just being made will do.
+            store: remember what is predicted for this request.
+            price: as the router's, which it takes the place of.
 
         Raises:
-            InvalidInput: the sample's bytes are not an acceptable picture, or the floor is above the ceiling.
+            InvalidInput: the sample's bytes are not an acceptable picture, the floor is above the ceiling, or price
+                and max_loss are senseless or both given.
             OffLadder: floor or ceiling isn't a rung.
         """
         start = time.perf_counter()
-        bounds = floor, ceiling
-        check_bounds(self.artifact.ladder, *bounds)
-        key = cache_key(self.artifact.digest, sample.image_sha256, sample.question_sha256)
-        remembered = await self._cache.get(key)
-        if remembered is not None and self._plausible(remembered):
-            return self._decide(remembered, "cached", bounds, start)
-        predicted = await self._predict_once(key, sample)
-        return self._decide(predicted, "fallback" if predicted is None else "predicted", bounds, start)
+        wish = self._wish(floor, ceiling, max_loss, price)
+        key = self._key(sample)
+        remembered = None if fresh else await self._cache.get(key)
+        if remembered is not None and self._predictor.plausible(remembered):
+            return self._decide(remembered, "cached", wish, start)
+        return self._decide(await self._predict_once(key, sample, store), "predicted", wish, start)
+
+    async def route_many(
+        self,
+        samples: Sequence[Sample],
+        floor: int | None = None,
+        ceiling: int | None = None,
+        max_loss: float | None = None,
+        fresh: bool = False,
+        store: bool = True,
+        price: float | None = None,
+    ) -> list[Decision | InvalidInput]:
+        """Choose scales for many samples: one question to the cache, and one call of the predictor for the rest.
+
+        Args:
+            samples: their pictures stay decoded for as long as they live; the same one twice is predicted once.
+            floor, ceiling, max_loss, fresh, store, price: as of `route`, for all samples.
+
+        Returns:
+            In the samples' order what `route` would have returned or, for a sample whose picture isn't acceptable,
+            raised. `latency_ms` is the whole batch's.
+
+        Raises:
+            InvalidInput, OffLadder: as `route`, for what is asked of all samples.
+        """
+        start = time.perf_counter()
+        wish = self._wish(floor, ceiling, max_loss, price)
+        keys = await self._predictor.aside(lambda: [self._key(sample) for sample in samples])  # megabytes are hashed
+        known = {} if fresh else await self._cache.get_many(keys)
+        known = {key: remembered for key, remembered in known.items() if self._predictor.plausible(remembered)}
+        missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in known}
+        found = dict(zip(missing, await self._predictor.predict(list(missing.values())), strict=True))
+        if store:
+            await self._cache.put_many({key: new for key, new in found.items() if isinstance(new, np.ndarray)})
+
+        def decided(key: str) -> Decision | InvalidInput:
+            if key in known:
+                return self._decide(known[key], "cached", wish, start)
+            new = found[key]
+            return new if isinstance(new, InvalidInput) else self._decide(new, "predicted", wish, start)
+
+        return [decided(key) for key in keys]
+
+    async def explain(self, sample: Sample, decision: Decision) -> Explanation | None:
+        """What a decision of this artifact was made of; None where the prediction fails now.
+
+        Raises:
+            InvalidInput: the sample's bytes are not an acceptable picture.
+        """
+        return await self._predictor.explain(sample, decision)
+
+    def price_for(self, max_loss: float) -> float:
+        """The price that loses at most so much accuracy against the finest scale, on the artifact's calibration split.
+
+        Raises:
+            ArtifactError: the artifact has no curve to read it from.
+            InvalidInput: a loss that isn't in [0, 1).
+        """
+        curve = self.artifact.curve
+        if not curve:
+            raise ArtifactError("the artifact has no curve, which tells the price of a loss")
+        return pick_price(curve, curve[0].accuracy, Target(max_loss=max_loss)).price  # it begins at the finest
 
     def again(self, decision: Decision, mean_logprob: float, ceiling: int | None = None) -> Decision | None:
         """The decision to answer once more with more tokens, now that the first answer's certainty is known.
@@ -98,10 +184,17 @@ class Router:
         before = np.array([decision.probabilities])
         chances = self._second_look.predict(before, np.array([mean_logprob]), first)[0]
         whole = [0.0, *costs[first + 1 :]]
-        tokens = int(choose(chances, ladder[first:], self.price, whole, ceiling=ceiling))
+        price = decision.price / FIRST_PRICE if decision.price > 0 else decision.price  # the request may have its own
+        tokens = int(choose(chances, ladder[first:], price, whole, ceiling=ceiling))
         if tokens == decision.tokens:
             return None
-        return replace(decision, tokens=tokens, why="unsure", probabilities=tuple(before[0, :first]) + tuple(chances))
+        return replace(
+            decision,
+            tokens=tokens,
+            why="unsure",
+            price=price,
+            probabilities=tuple(before[0, :first].tolist()) + tuple(chances.tolist()),
+        )
 
     def forced(self, tokens: int) -> Decision:
         """The decision when the caller named the number of tokens.
@@ -113,19 +206,30 @@ class Router:
             raise OffLadder(tokens, self.artifact.ladder)
         return Decision(tokens, self.artifact.ladder, None, "forced", self.price, self.artifact.digest, 0.0)
 
-    def _decide(
-        self, predicted: np.ndarray | None, why: Why, bounds: tuple[int | None, int | None], start: float
-    ) -> Decision:
-        artifact, price = self.artifact, self.price
+    def _wish(self, floor: int | None, ceiling: int | None, max_loss: float | None, price: float | None) -> _Wish:
+        check_bounds(self.artifact.ladder, floor, ceiling)
+        if max_loss is not None and price is not None:
+            raise InvalidInput("price and max_loss say the same; give one of them", "price")
+        if max_loss is not None:
+            price = self.price_for(max_loss)
+        price = self.price if price is None else price
+        check_price(price)
         if self._second_look is not None and price > 0:
             price *= FIRST_PRICE
+        return _Wish(floor, ceiling, price)
+
+    def _key(self, sample: Sample) -> str:
+        return cache_key(self.artifact.digest, sample.image_sha256, sample.question_sha256)
+
+    def _decide(self, predicted: np.ndarray | None, why: Why, wish: _Wish, start: float) -> Decision:
+        artifact, price = self.artifact, wish.price
         if predicted is None:
-            probabilities, price = np.ones(len(artifact.ladder)), FINEST_ALWAYS
+            probabilities, price, why = np.ones(len(artifact.ladder)), FINEST_ALWAYS, "fallback"
         else:
             probabilities = predicted[:-1]
             if not predicted[-1]:
                 why, price = "unfamiliar", FINEST_ALWAYS
-        tokens = int(choose(probabilities, artifact.ladder, price, artifact.costs, *bounds))
+        tokens = int(choose(probabilities, artifact.ladder, price, artifact.costs, wish.floor, wish.ceiling))
         return Decision(
             tokens=tokens,
             ladder=artifact.ladder,
@@ -136,42 +240,28 @@ class Router:
             latency_ms=(time.perf_counter() - start) * 1000,
         )
 
-    async def _predict_once(self, key: str, sample: Sample) -> np.ndarray | None:
-        """Predict and remember, once for all requests that ask the same at the same time; None when it fails."""
-        task = self._flying.get(key)
+    async def _predict_once(self, key: str, sample: Sample, store: bool) -> np.ndarray | None:
+        """Predict, once for all requests that ask the same at the same time; None when it fails.
+
+        A request that isn't to be remembered may wait for one that is, not the other way round. Whoever asks for a
+        fresh prediction may join: what flies here never comes from the cache.
+        """
+        task = self._flying.get((key, True)) or self._flying.get((key, store))
         if task is None:
-            task = asyncio.create_task(self._predict(key, sample))
-            self._flying[key] = task
-            task.add_done_callback(lambda done: self._land(key, done))
+            task = asyncio.create_task(self._predict_one(key, sample, store))
+            self._flying[key, store] = task
+            task.add_done_callback(lambda done: self._land((key, store), done))
         return await asyncio.shield(task)  # a request that goes away doesn't take the others' prediction along
 
-    def _land(self, key: str, done: asyncio.Task[np.ndarray | None]) -> None:
-        self._flying.pop(key, None)
+    def _land(self, flight: tuple[str, bool], done: asyncio.Task[np.ndarray | None]) -> None:
+        self._flying.pop(flight, None)
         if not done.cancelled():
             done.exception()  # looked at: a picture refused after its requests went away is no news
 
-    async def _predict(self, key: str, sample: Sample) -> np.ndarray | None:
-        try:
-            looked = None if self._look is None else await self._look(sample)
-            predicted = await asyncio.to_thread(self._compute, sample, looked)
-            if not self._plausible(predicted):
-                raise ValueError(f"the predictor gave {predicted}")
-        except InvalidInput:
-            raise
-        except Exception as error:  # whatever breaks here, the sample can still be answered at the finest scale
-            cause = type(error).__name__
-            if cause not in self._told:
-                self._told.add(cause)
-                log.exception("prediction failed; taking %d tokens", self.artifact.ladder[-1])
-            return None
-        await self._cache.put(key, predicted)
+    async def _predict_one(self, key: str, sample: Sample, store: bool) -> np.ndarray | None:
+        (predicted,) = await self._predictor.predict([sample])
+        if isinstance(predicted, InvalidInput):
+            raise predicted
+        if store and predicted is not None:
+            await self._cache.put(key, predicted)
         return predicted
-
-    def _compute(self, sample: Sample, looked: np.ndarray | None) -> np.ndarray:
-        features = (image_features(sample.picture, sample.decoded.size) if looked is None else looked)[None]
-        probabilities = self.artifact.predictor.predict_proba(features, [sample.question])[0]
-        return np.append(probabilities, self.artifact.familiarity.knows(features, [sample.question])).astype(np.float32)
-
-    def _plausible(self, predicted: np.ndarray) -> bool:
-        """(S + 1,): P(right) at each rung, and 1 for a familiar sample or 0 for a strange one."""
-        return predicted.shape == (len(self.artifact.ladder) + 1,) and bool(((predicted >= 0) & (predicted <= 1)).all())

@@ -1,6 +1,7 @@
 """The command `train-router`: a label table in, a router artifact and the verdict on it out."""
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from complexity.errors import LabelTableError, M3Error
+from complexity.errors import InvalidInput, LabelTableError, M3Error
 from complexity.familiarity import Familiarity
 from complexity.features import FEATURE_VERSIONS, TOWER_FEATURE_VERSION, TOWER_FEATURES, Place
+from complexity.feedback import read_feedback
 from complexity.image_features import IMAGE_FEATURE_NAMES, IMAGE_FEATURE_VERSION
 from complexity.labels import LabelTable, read_labels, table_sha256
 from complexity.predictor import ComplexityPredictor, FitOptions
@@ -24,6 +26,7 @@ from router.card import write_card
 from router.cascade import FIRST_PRICE, cascade_path
 from router.choosers import baselines, certificate_of, looks, predicting, priced_for, second_look_of
 from router.costs import Costs
+from router.feedback import Lessons, fitting, in_words
 from router.figures import draw_all
 from router.informed import fit_informed
 from router.page import certificate_sentence, page
@@ -43,10 +46,19 @@ class Options:
     costs: Costs | None = None  # None: a scale costs its tokens
     again: Path | None = None  # label table of another rendering of the test samples
     place: Place = "light"
+    feedback: tuple[Path, ...] = ()  # journals of verdicts from service, files or folders
+
+    def __post_init__(self) -> None:
+        if self.feedback and self.place == "tower":
+            raise InvalidInput(
+                "--feedback can't teach with --place tower: it holds features of pixels, not the tower's"
+            )
 
     def __str__(self) -> str:
         costs = "" if self.costs is None else f" --costs {self.costs.source}"
-        return f"{self.target} --seed {self.fit.seed}{costs}" + (" --place tower" if self.place == "tower" else "")
+        place = " --place tower" if self.place == "tower" else ""
+        feedback = "".join(f" --feedback {path.name}" for path in self.feedback)
+        return f"{self.target} --seed {self.fit.seed}{costs}{place}{feedback}"
 
 
 @dataclass(frozen=True)
@@ -82,13 +94,22 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
         check_features(labels, table, options.place)
         splits = split_table(table)
         costs = (options.costs or Costs.of_tokens(table.ladder)).on(table.ladder)
-        begin("fitting the predictor")
         train = splits.train
+        lessons = Lessons(looks(train, options.place), train.question, train.score, train.image_sha256)
+        labels_sha256 = table_sha256(labels)
+        heard: dict[str, Any] = {}
+        if options.feedback:
+            used = fitting(read_feedback(*options.feedback), table, splits)
+            lessons = lessons.and_also(used.lessons)
+            heard = {"feedback": {**used.as_json(), "swept_sha256": labels_sha256}}
+            tqdm.write(f"train-router: feedback: {in_words(heard['feedback'])}", file=sys.stderr)
+            labels_sha256 = hashlib.sha256(f"{labels_sha256} {used.sha256}".encode()).hexdigest()
+        begin("fitting the predictor")
         predictor = ComplexityPredictor.fit(
-            looks(train, options.place),
-            train.question,
-            train.score,
-            train.image_sha256,
+            lessons.image_features,
+            lessons.question,
+            lessons.score,
+            lessons.image_sha256,
             train.ladder,
             options.fit,
             options.place,
@@ -136,10 +157,10 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
             feature_version=FEATURE_VERSIONS[options.place],
             model=table.meta.model,
             sweep_version=table.meta.sweep_version,
-            labels_sha256=table_sha256(labels),
+            labels_sha256=labels_sha256,
             seed=seed,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            metrics={name: as_json(report) for name, report in reports.items()},
+            metrics={name: as_json(report) for name, report in reports.items()} | heard,
             curve=router.curve,
         )
         for name, rows in parts.items():
@@ -261,6 +282,15 @@ def main(argv: list[str] | None = None) -> int:
         help="where the router decides: before dispatch from pixels (light, the default), or from what the model's "
         "tower sees anyway",
     )
+    parser.add_argument(
+        "--feedback",
+        type=Path,
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="journals of feedback from service, a .jsonl file or a folder of them; may be given again: verdicts on "
+        "pictures that neither set the price nor give the verdict teach beside the training rows",
+    )
     parser.add_argument("--report", type=Path, metavar="DIR", help="folder of the report (default OUT-report)")
     parser.add_argument("--seed", type=int, default=0, help="of the fit and of the intervals (default 0)")
     parser.add_argument("--threads", type=int, default=2, help="of the fit (default 2)")
@@ -272,7 +302,8 @@ def main(argv: list[str] | None = None) -> int:
         target = Target(max_loss, args.budget, args.certify, args.confidence)
         costs = None if args.costs is None else Costs.read(args.costs)
         fit = FitOptions(seed=args.seed, threads=args.threads)
-        trained = train_router(args.labels, args.out, Options(target, fit, costs, args.again, args.place))
+        options = Options(target, fit, costs, args.again, args.place, tuple(args.feedback))
+        trained = train_router(args.labels, args.out, options)
         told = write_report(report, trained, args.labels)
     except M3Error as error:
         print(f"train-router: {error}", file=sys.stderr)

@@ -39,7 +39,7 @@ class PictureAffinity(ConsistentHashRouter):
 
     def on_request_routed(self, pending_request: Any, replica_id: Any, result: Any) -> None:
         asked = pending_request.args[0] if pending_request.args else None
-        work = ASIDE + (asked.tokens if isinstance(asked, Ask) else 0)
+        work = ASIDE + (asked.tokens * len(asked.pictures) if isinstance(asked, Ask) else 0)
         self._under_way[pending_request.metadata.internal_request_id] = work
         self._busy[replica_id] += work
 

@@ -3,16 +3,24 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator
 
 import numpy as np
 
+from complexity.errors import M3Error
 from serving.engine import Engine
 from serving.model import Answer, Ask, Look, ModelInfo, Piece
+
+STALLED_S = 60.0  # a turn is a batch of pictures or prompts and a token of every answer
 
 log = logging.getLogger(__name__)
 
 Told = Piece | Answer | np.ndarray | Exception
+
+
+class EngineStalled(M3Error):
+    """The engine doesn't get on; its replica should be replaced."""
 
 
 class AsyncEngine:
@@ -22,6 +30,7 @@ class AsyncEngine:
         self._engine = engine
         self._wake = threading.Event()
         self._closed = False
+        self._turning_since_s: float | None = None  # on time.monotonic()'s clock; None: there is nothing to do
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -51,6 +60,14 @@ class AsyncEngine:
             if isinstance(told, np.ndarray):
                 return told
         raise AssertionError("what was seen comes last")
+
+    def check(self) -> None:
+        """Raises EngineStalled when a turn takes longer than any should, or nobody turns any more."""
+        since_s = self._turning_since_s
+        if since_s is not None and time.monotonic() - since_s > STALLED_S:
+            raise EngineStalled(f"the engine's turn has taken more than {STALLED_S:g} s")
+        if not self._thread.is_alive() and not self._closed:
+            raise EngineStalled("the engine's thread has ended")
 
     async def close(self) -> None:
         """Stop after the turn under way; answers that aren't complete are never told."""
@@ -85,11 +102,13 @@ class AsyncEngine:
 
     def _run(self) -> None:
         while not self._closed:
+            self._turning_since_s = time.monotonic()
             try:
                 busy = self._engine.turn()
             except Exception:  # a fault of the engine itself: others may go on
                 log.exception("a turn of the engine failed")
                 busy = False
             if not busy:
+                self._turning_since_s = None
                 self._wake.wait()
                 self._wake.clear()

@@ -1,6 +1,6 @@
 """The model under many requests: what it works on next, and who shares the work. No ray, no asyncio.
 
-A request passes three stages: its picture goes through the tower, its prompt is read, its answer is written. Each is
+A request passes three stages: its pictures go through the tower, its prompt is read, its answer is written. Each is
 batched by itself. `Engine.turn` does one piece of new work, a batch of pictures or of prompts, and then writes one
 token of every answer; so a long answer holds nothing up, a new prompt joins between two tokens, and a large one delays
 the answers under way by one batch at most.
@@ -8,22 +8,22 @@ the answers under way by one batch at most.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from complexity.errors import InvalidInput
 from serving.generator import Generator
+from serving.job import Job, Tell
 from serving.kept import KeptPictures
-from serving.m3 import Encoded, NewRow, Said, Sampling
+from serving.m3 import NewRow, Said, Sampling
 from serving.m3.tower_features import tower_features
-from serving.model import Answer, Ask, Look, ModelInfo, Piece, Pixels
+from serving.model import Ask, Look, ModelInfo, ModelTimeout, Picture, Pixels, TokenLogprob
 from serving.spelling import Spelling
 
 PATIENCE = 20  # times what a job needs that it may be passed by shorter ones
-FRAME = 48  # tokens of a prompt around picture and question: its wording, ends of lines of tiles
 FIRST_GUESS_S = 1e-4  # a prompt's token takes this long, until one has been timed
 
 
@@ -36,37 +36,6 @@ class Limits:
     prompt_tokens: int = 1_360  # of the prompts read together, two of 576 visual tokens: what others wait for meanwhile
     pictures: int = 4  # that the tower takes together
     memory_bytes: int = 256 * 2**20  # of pictures' visual tokens that are kept for later questions
-
-
-Tell = Callable[[Piece | Answer | np.ndarray | Exception], None]
-
-
-@dataclass(eq=False)
-class Job:
-    """One request on its way; its owner may set `gone`, and it leaves at the next turn."""
-
-    asked: Ask | Look
-    tell: Tell  # hears of pieces of the answer, and last of the answer, or what a look saw, or an error
-    since_s: float
-    gone: bool = False
-    encoded: Encoded | None = None
-    prompt_tokens: int = 0
-    visual_tokens: int = 0
-    ids: list[int] = field(default_factory=list)
-    logprob: float = 0.0
-    spelling: Spelling | None = None
-
-    @property
-    def visual(self) -> int:
-        """Visual tokens that its prompt will hold, line ends not counted; a guess until its picture has been seen."""
-        tiles = 1 if self.encoded is None else len(self.encoded.tiles)
-        return self.asked.tokens * tiles if isinstance(self.asked, Ask) else 0
-
-    @property
-    def size(self) -> int:
-        """Tokens of its prompt, hardly ever fewer: by this its work is ranked, and room for it is found."""
-        text = len(self.asked.question.encode()) if isinstance(self.asked, Ask) else 0
-        return self.visual + text + FRAME
 
 
 class Engine:
@@ -83,17 +52,32 @@ class Engine:
         self._m3 = m3
         self._limits = limits or Limits()
         self._clock = clock
-        self.info = ModelInfo(m3.model_id, tuple(m3.ladder), m3.image_px)
+        self.info = ModelInfo(m3.model_id, tuple(m3.ladder), m3.image_px, m3.reads)
         self._inbox: SimpleQueue[Job] = SimpleQueue()
-        self._unseen: list[Job] = []  # their pictures wait for the tower
+        self._unseen: list[Job] = []  # pictures of theirs wait for the tower
         self._unread: list[Job] = []  # their prompts wait to be read
         self._rows = m3.rows()
         self._writing: set[Job] = set()
         self._kept = KeptPictures(self._limits.memory_bytes)
         self._token_s = FIRST_GUESS_S  # of reading a prompt, a running mean
 
+    @property
+    def waiting(self) -> int:
+        """Requests whose answers aren't being written yet; from any thread."""
+        return self._inbox.qsize() + len(self._unseen) + len(self._unread)
+
+    @property
+    def running(self) -> int:
+        """Answers that are being written; from any thread."""
+        return len(self._writing)
+
     def submit(self, asked: Ask | Look, tell: Tell) -> Job:
-        """Queue a request; from any thread. `tell` is called in the thread of `turn`."""
+        """Queue a request; from any thread. `tell` is called in the thread of `turn`.
+
+        What the model doesn't read of a conversation is left out: `info.reads`.
+        """
+        if isinstance(asked, Ask):
+            asked = self._read_of(asked)
         job = Job(asked, tell, self._clock())
         self._inbox.put(job)
         return job
@@ -112,7 +96,7 @@ class Engine:
         """Answer once at every scale, so that the first caller doesn't pay for what is set up lazily."""
         heard: list[object] = []
         for tokens in self.info.ladder:
-            self.submit(Ask(Pixels(1, 1, bytes(3)), "warm-up", "?", tokens, 2), heard.append)
+            self.submit(Ask((Picture(Pixels(1, 1, bytes(3)), "warm-up"),), "?", tokens, 2), heard.append)
         while self.turn():
             pass
         for told in heard:
@@ -121,25 +105,44 @@ class Engine:
 
     # What waits, and what comes next
 
+    def _read_of(self, ask: Ask) -> Ask:
+        """An ask without what the model doesn't read; all its pictures stay."""
+        reads = self.info.reads
+        if (reads.system or not ask.system) and (reads.history or not ask.history):
+            return ask
+        return replace(ask, system=ask.system if reads.system else "", history=ask.history if reads.history else ())
+
     def _sort_in(self) -> None:
         while True:
             try:
                 job = self._inbox.get_nowait()
             except Empty:
                 return
-            job.encoded = self._kept.get(job.asked.picture)
+            count, most = len(job.asked.pictures), self.info.reads.pictures
+            if most is not None and count > most:
+                said = f"{count} pictures in the conversation; {self.info.model_id} reads at most {most}"
+                job.tell(InvalidInput(said, "messages"))
+                continue
+            known = {picture.digest: self._kept.get(picture.digest) for picture in job.asked.pictures}
+            job.seen = {digest: encoded for digest, encoded in known.items() if encoded is not None}
             self._to_next_stage(job)
 
     def _to_next_stage(self, job: Job) -> None:
-        if job.encoded is None:
+        if job.unseen:
             self._unseen.append(job)
         elif isinstance(job.asked, Look):
-            job.tell(tower_features(job.encoded.tiles, self.info.ladder))
+            job.tell(tower_features(job.encoded[0].tiles, self.info.ladder))
         else:
             self._unread.append(job)
 
     def _clear_out(self) -> None:
-        """Those whose callers have gone."""
+        """Those whose callers have gone, and those that are too late."""
+        now_s = self._clock()
+        for job in [*self._unseen, *self._unread, *self._writing]:
+            if job.until_s < now_s and not job.gone:
+                assert isinstance(job.asked, Ask)
+                job.tell(ModelTimeout(f"no answer within {job.asked.deadline_s:g} s"))
+                job.gone = True
         self._unseen = [job for job in self._unseen if not job.gone]
         self._unread = [job for job in self._unread if not job.gone]
         gone = {job for job in self._writing if job.gone}
@@ -154,17 +157,22 @@ class Engine:
 
         unseen, unread = sorted(self._unseen, key=due_s), sorted(self._unread, key=due_s)
         if unseen and not (unread and self._admits(unread[0], 0) and due_s(unread[0]) < due_s(unseen[0])):
-            chosen = self._one_picture_each(unseen)
-            return lambda: self._see(chosen)
+            pictures = self._first_pictures(unseen)
+            return lambda: self._see(pictures)
         if unread and self._admits(unread[0], 0):
             together = self._read_together(unread)
             return lambda: self._read(together)
         return None  # what waits would not fit beside the answers under way
 
-    def _one_picture_each(self, jobs: Sequence[Job]) -> list[Job]:
-        """The first pictures with all the questions about them."""
-        pictures = list(dict.fromkeys(job.asked.picture for job in jobs))[: self._limits.pictures]
-        return [job for job in jobs if job.asked.picture in pictures]
+    def _first_pictures(self, jobs: Sequence[Job]) -> dict[str, Pixels]:
+        """What the tower sees next, by digest: a picture once, however many ask about it."""
+        wanted = (picture for job in jobs for picture in job.unseen)
+        pictures: dict[str, Pixels] = {}
+        for picture in wanted:
+            pictures[picture.digest] = picture.pixels
+            if len(pictures) == self._limits.pictures:
+                break
+        return pictures
 
     def _read_together(self, unread: Sequence[Job]) -> list[Job]:
         """The first prompt with others of its scale, so that no padding is computed."""
@@ -188,21 +196,37 @@ class Engine:
 
     # The three stages
 
-    def _see(self, jobs: list[Job]) -> None:
-        """Pictures through the tower."""
-        self._unseen = [job for job in self._unseen if job not in jobs]
-        new = {job.asked.picture: job.asked.pixels for job in jobs}
-        pictures = [Image.frombytes("RGB", (pixels.width, pixels.height), pixels.rgb) for pixels in new.values()]
+    def _see(self, pictures: dict[str, Pixels]) -> None:
+        """Pictures through the tower, for all whom they concern."""
+        start_s = self._clock()
         try:
-            found = dict(zip(new, self._m3.encode(pictures), strict=True))
+            images = [Image.frombytes("RGB", (each.width, each.height), each.rgb) for each in pictures.values()]
+            found = dict(zip(pictures, self._m3.encode(images), strict=True))
         except Exception as error:
-            self._one_by_one(self._see, jobs, error)
+            self._not_seen(pictures, error)
             return
         for picture, encoded in found.items():
             self._kept.put(picture, encoded)
-        for job in jobs:
-            job.encoded = found[job.asked.picture]
+        end_s = self._clock()
+        waited, self._unseen = self._unseen, []
+        for job in waited:
+            new = {picture.digest: found[picture.digest] for picture in job.unseen if picture.digest in found}
+            if new:
+                job.seen |= new
+                job.spend("tower", start_s, end_s)
             self._to_next_stage(job)
+
+    def _not_seen(self, pictures: dict[str, Pixels], error: Exception) -> None:
+        """Pictures that failed together are tried again one by one, so that each asker only hears of its own error."""
+        if len(pictures) > 1:
+            for digest, pixels in pictures.items():
+                self._see({digest: pixels})
+            return
+        for job in self._unseen:
+            if any(picture.digest in pictures for picture in job.unseen):
+                job.tell(error)
+                job.gone = True
+        self._unseen = [job for job in self._unseen if not job.gone]
 
     def _read(self, jobs: list[Job]) -> None:
         """Prompts through the language model."""
@@ -211,41 +235,46 @@ class Engine:
         rows = []
         for job in jobs:
             ask = job.asked
-            assert isinstance(ask, Ask) and job.encoded is not None
+            assert isinstance(ask, Ask)
+            job.read_s = start_s
             try:
-                prepared = self._m3.prepare(ask.question, [job.encoded], ask.tokens, ask.max_new_tokens)
+                prepared = self._m3.prepare(
+                    ask.question, job.encoded, ask.tokens, ask.max_new_tokens, ask.system, ask.history
+                )
             except Exception as error:
                 job.tell(error)
                 continue
             job.prompt_tokens, job.visual_tokens = len(prepared.embeds), prepared.visual_tokens
             job.spelling = Spelling(self._m3.text, ask.stop) if ask.stop or ask.stream else None
             sampling = Sampling(ask.temperature, ask.top_p, ask.seed)
-            rows.append(NewRow(job, prepared.embeds, ask.max_new_tokens, sampling))
+            rows.append(NewRow(job, prepared.embeds, ask.max_new_tokens, sampling, ask.logprobs or 0))
         if not rows:
             return
         try:
             self._rows.join(rows)
         except Exception as error:
-            self._one_by_one(self._read, [row.owner for row in rows], error)
+            self._read_one_by_one([row.owner for row in rows], error)
             return
         self._writing |= {row.owner for row in rows}
         read = sum(len(row.embeds) for row in rows)
         self._token_s += 0.1 * ((self._clock() - start_s) / read - self._token_s)
 
-    def _one_by_one(self, work: Callable[[list[Job]], None], jobs: list[Job], error: Exception) -> None:
-        """A batch that failed is tried again a job at a time, so that each only hears of its own error."""
+    def _read_one_by_one(self, jobs: list[Job], error: Exception) -> None:
+        """Prompts that failed together are tried again one by one, so that each asker only hears of its own error."""
         if len(jobs) == 1:
             jobs[0].tell(error)
             return
         for job in jobs:
-            work([job])
+            self._read([job])
 
     def _write(self) -> None:
         """One token of every answer."""
         try:
             done: set[Any] = set()
-            for said in self._rows.say():
-                if said.owner not in done and self._hear(said):
+            news = self._rows.say()
+            now_s = self._clock()
+            for said in news:
+                if said.owner not in done and self._hear(said, now_s):
                     done.add(said.owner)
             self._rows.leave(done)
             self._writing -= done
@@ -255,31 +284,32 @@ class Engine:
                 job.tell(error)
             self._rows, self._writing = self._m3.rows(), set()
 
-    def _hear(self, said: Said) -> bool:
+    def _hear(self, said: Said, now_s: float) -> bool:
         """Note a token, and tell of it; whether the answer is complete."""
         job: Job = said.owner
         ask = job.asked
         assert isinstance(ask, Ask)
+        if not job.ids:
+            job.spend("prefill", job.read_s, now_s)
+            job.first_token_s = now_s
         job.ids.append(said.token)
         job.logprob += said.logprob
         ended = said.token in self._m3.stops
         full = len(job.ids) >= ask.max_new_tokens
+        if ask.logprobs is not None and not ended:
+            job.logprobs.append(self._token_logprob(said))
         if job.spelling is not None:
             piece = job.spelling.add(job.ids, last=ended or full)
-            if piece and ask.stream:
-                job.tell(Piece(piece))
             ended = ended or job.spelling.stopped
+            if ask.stream:
+                job.tell_piece(piece, last=ended or full)
         if ended or full:
-            job.tell(self._answer(job, ended))
+            job.spend("decode", job.first_token_s, now_s)
+            text = self._m3.text(job.ids) if job.spelling is None else job.spelling.told
+            job.tell(job.answer(text, ended, now_s))
         return ended or full
 
-    def _answer(self, job: Job, ended: bool) -> Answer:
-        return Answer(
-            text=self._m3.text(job.ids) if job.spelling is None else job.spelling.told,
-            visual_tokens=job.visual_tokens,
-            prompt_tokens=job.prompt_tokens,
-            completion_tokens=len(job.ids),
-            mean_logprob=job.logprob / len(job.ids),
-            finish_reason="stop" if ended else "length",
-            engine_ms=1000 * (self._clock() - job.since_s),
-        )
+    def _token_logprob(self, said: Said) -> TokenLogprob:
+        named = ((*self._m3.token(token), logprob) for token, logprob in said.top)
+        text, raw = self._m3.token(said.token)
+        return TokenLogprob(text, said.logprob, raw, tuple((text, logprob, raw) for text, raw, logprob in named))

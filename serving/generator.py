@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from serving.m3 import Encoded, InputRow, NewRow, Said
+from serving.model import Reads, Turn
 
 
 class Writer(Protocol):
@@ -38,12 +39,25 @@ class Generator(Protocol):
     def image_px(self) -> int: ...
 
     @property
+    def reads(self) -> Reads: ...
+
+    @property
     def stops(self) -> frozenset[int]: ...
 
     def encode(self, pictures: Sequence[Image.Image]) -> list[Encoded]: ...
 
-    def prepare(self, question: str, pictures: Sequence[Encoded], tokens: int, answer_tokens: int) -> InputRow: ...
+    def prepare(
+        self,
+        question: str,
+        pictures: Sequence[Encoded],
+        tokens: int,
+        answer_tokens: int,
+        system: str = "",
+        history: Sequence[Turn] = (),
+    ) -> InputRow: ...
 
     def rows(self) -> Writer: ...
 
     def text(self, ids: Sequence[int]) -> str: ...
+
+    def token(self, token: int) -> tuple[str, bytes]: ...

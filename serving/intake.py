@@ -1,11 +1,10 @@
 """A request body's bytes -> what is to be answered; refuses by name what this service can't do."""
 
-import base64
-import binascii
+import math
 import re
 import secrets
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,14 +12,37 @@ from pydantic import ValidationError
 from complexity.errors import InvalidInput
 from complexity.sample import Sample
 from router.policy import check_bounds
+from serving.conversation import Conversation, Image, read_conversation
 from serving.failures import Refused, refusal_of, shown
-from serving.model import ModelInfo, Pixels
-from serving.openai import ChatRequest, ImagePart, TextPart
+from serving.model import ModelInfo, Picture, Pixels
+from serving.openai import ChatRequest, RouteBatch
 from serving.settings import Settings
+from serving.wire import Wishes
 
 AUTO = "m3-auto"
-MAX_SIDE = 768  # pixels sent to the model; keeps a message under Ray's 4 MiB, and no M3 looks at more per grid
-DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
+WITH_LOSS = re.compile(rf"{AUTO}-(0?\.\d{{1,9}}|0)", re.ASCII)
+MAX_SIDE = 768  # pixels sent to the model: no M3 looks at more per grid
+MESSAGE_PIXELS = 1_200_000  # of all pictures of a request; keeps the message to the model under Ray's 4 MiB
+WISH_HEADERS = {
+    "x-m3-floor": "floor",
+    "x-m3-ceiling": "ceiling",
+    "x-m3-max-loss": "max_loss",
+    "x-m3-cache": "cache",
+    "x-m3-explain": "explain",
+}
+
+
+@dataclass(frozen=True)
+class Granularity:
+    """What a request says of the number of visual tokens."""
+
+    tokens: int | None = None  # a rung of the ladder; None: the router decides
+    floor: int | None = None  # fewest and most tokens that it may choose
+    ceiling: int | None = None
+    max_loss: float | None = None  # accuracy that may be lost; None: as the artifact or the settings have it
+
+
+FREE = Granularity()  # all is left to the router
 
 
 @dataclass(frozen=True)
@@ -28,34 +50,46 @@ class Intake:
     """What one request wants."""
 
     model: str  # as named by the caller
-    tokens: int | None  # a rung of the ladder; None: the router decides
-    floor: int | None  # fewest and most tokens that it may choose
-    ceiling: int | None
-    sample: Sample
-    image_param: str  # path of the picture in the body, for errors
+    granularity: Granularity
+    conversation: Conversation
+    image_px: int  # that the model needs of a picture's shorter side
     max_new_tokens: int
+    fresh: bool = False  # decide anew, whatever the cache holds
+    store: bool = True  # let the cache remember the decision
+    explain: bool = False
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    n: int = 1
+    logprobs: int | None = None
     stop: tuple[str, ...] = ()
     stream: bool = False
     include_usage: bool = False  # in a stream
 
-    @cached_property
-    def pixels(self) -> Pixels:
-        """The picture for the model, decoded at the first call: tens of milliseconds for a large picture.
+    @property
+    def question(self) -> str:
+        return self.conversation.question
 
-        Raises:
-            Refused: the bytes are not an acceptable picture.
+    @property
+    def complete(self) -> bool:
+        """Whether the bytes of all pictures are here; others must be fetched."""
+        return all(image.data is not None for image in self.conversation.images)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Each picture with the question, in the conversation's order.
+
+        What is routed are the last `conversation.asked` of them, those that the question is about.
         """
-        try:
-            return pixels_of(self.sample)
-        except InvalidInput as error:
-            raise Refused(400, "invalid_image", str(error), self.image_param) from None
+        images = self.conversation.images
+        return tuple(Sample(image.data or b"", self.question, self.image_px) for image in images)
+
+    def with_images(self, images: tuple[Image, ...]) -> "Intake":
+        """The same with pictures that have been fetched."""
+        return replace(self, conversation=replace(self.conversation, images=images))
 
 
-def read_request(body: bytes, info: ModelInfo, settings: Settings) -> Intake:
-    """Parse and check a chat request; the picture is not decoded yet.
+def read_request(body: bytes, info: ModelInfo, settings: Settings, headers: Mapping[str, str] | None = None) -> Intake:
+    """Parse and check a chat request; the pictures are not decoded yet, nor fetched.
 
     Raises:
         Refused: with the HTTP status, the code and the field at fault.
@@ -64,44 +98,76 @@ def read_request(body: bytes, info: ModelInfo, settings: Settings) -> Intake:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
         raise refusal_of(error) from None
-    tokens = tokens_of(request.model, info.ladder)
-    parts = request.messages[0].content
-    question = " ".join(part.text.strip() for part in parts if isinstance(part, TextPart)).strip()
-    if not question:
-        raise Refused(400, "empty_question", "the question is empty: send a text part", "messages.0.content")
-    if len(question) > settings.max_question_chars:
-        message = f"the question has {len(question)} characters; at most {settings.max_question_chars} are accepted"
-        raise Refused(400, "question_too_long", message, "messages.0.content")
-    image, image_param = _image(parts)
-    floor, ceiling = _bounds(request, tokens, info.ladder)
+    return intake_of(request, info, settings, headers or {})
+
+
+def read_batch(
+    body: bytes, info: ModelInfo, settings: Settings, headers: Mapping[str, str] | None = None
+) -> list[Intake | Refused]:
+    """Parse a batch of requests; one that makes no sense is refused for itself.
+
+    Raises:
+        Refused: the body isn't a batch of requests in their shape.
+    """
+    try:
+        batch = RouteBatch.model_validate_json(body)
+    except ValidationError as error:
+        raise refusal_of(error) from None
+    read: list[Intake | Refused] = []
+    for request in batch.requests:
+        try:
+            read.append(intake_of(request, info, settings, headers or {}))
+        except Refused as refused:
+            read.append(refused)
+    return read
+
+
+def intake_of(request: ChatRequest, info: ModelInfo, settings: Settings, headers: Mapping[str, str]) -> Intake:
+    """Check a request whose shape is right.
+
+    Raises:
+        Refused: as `read_request`.
+    """
+    named = granularity_of(request.model, info.ladder)
+    conversation = _readable(read_conversation(request.messages, bool(settings.picture_hosts)), info, settings)
+    wishes = _wishes(request.m3, headers)
     if request.stream_options is not None and not request.stream:
         raise Refused(400, "invalid_value", "stream_options is for streamed answers", "stream_options")
+    if request.top_logprobs is not None and not request.logprobs:
+        raise Refused(400, "invalid_value", "top_logprobs needs logprobs to be true", "top_logprobs")
     return Intake(
         model=request.model,
-        tokens=tokens,
-        floor=floor,
-        ceiling=ceiling,
-        sample=Sample(image, question, info.image_px),
-        image_param=image_param,
+        granularity=_granularity(named, wishes, conversation, info.ladder, request.model),
+        conversation=conversation,
+        image_px=info.image_px,
         max_new_tokens=_max_new_tokens(request, settings),
+        fresh="no-cache" in (wishes.cache or ()),
+        store="no-store" not in (wishes.cache or ()),
+        explain=bool(wishes.explain),
         **_sampling(request),
+        n=request.n or 1,
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         stop=tuple(request.stop or ()),
         stream=bool(request.stream),
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
     )
 
 
-def tokens_of(model: str, ladder: tuple[int, ...]) -> int | None:
-    """Visual tokens that a model name asks for; None for m3-auto.
+def granularity_of(model: str, ladder: tuple[int, ...]) -> Granularity:
+    """What a model's name asks for.
 
     Raises:
         Refused: 404, listing the names there are.
     """
     names = {model_name(tokens): tokens for tokens in (None, *ladder)}
-    if model not in names:
-        message = f"model {shown(model)} does not exist; choose one of {', '.join(names)}"
-        raise Refused(404, "model_not_found", message, "model")
-    return names[model]
+    if model in names:
+        return Granularity(tokens=names[model])
+    if loss := WITH_LOSS.fullmatch(model):
+        return Granularity(max_loss=float(loss[1]))
+    message = (
+        f"model {shown(model)} does not exist; choose one of {', '.join(names)}, or {AUTO}-LOSS such as {AUTO}-0.02"
+    )
+    raise Refused(404, "model_not_found", message, "model")
 
 
 def model_name(tokens: int | None) -> str:
@@ -109,45 +175,116 @@ def model_name(tokens: int | None) -> str:
     return AUTO if tokens is None else f"m3-{tokens}"
 
 
-def pixels_of(sample: Sample) -> Pixels:
-    """A sample's picture for the model, shrunk to MAX_SIDE if larger; raises InvalidInput where it is none."""
+def low_detail(ladder: tuple[int, ...]) -> int:
+    """The most visual tokens of a picture sent with detail "low": the ladder's middle, 36 of 1 to 576."""
+    return ladder[(len(ladder) - 1) // 2]
+
+
+def pixels_of(sample: Sample, pictures: int = 1) -> Pixels:
+    """A sample's picture for the model, shrunk if larger than a message allows; raises InvalidInput where it is none.
+
+    Args:
+        pictures: that share the message.
+    """
     picture = sample.picture
-    if max(picture.size) > MAX_SIDE:
+    width, height = picture.size
+    factor = min(MAX_SIDE / max(width, height), math.sqrt(MESSAGE_PIXELS / pictures / (width * height)))
+    if factor < 1:
         picture = picture.copy()  # the sample's own stays whole: the router looks at it
-        picture.thumbnail((MAX_SIDE, MAX_SIDE))
+        picture.thumbnail((math.ceil(width * factor), math.ceil(height * factor)))
     return Pixels(*picture.size, picture.tobytes())
 
 
-def _image(parts: list[TextPart | ImagePart]) -> tuple[bytes, str]:
-    images = [(i, part.image_url.url) for i, part in enumerate(parts) if isinstance(part, ImagePart)]
-    if not images:
-        raise Refused(400, "image_required", "one picture is needed: send an image_url part", "messages.0.content")
-    if len(images) > 1:
-        message = f"one picture per request is supported, {len(images)} were sent"
-        raise Refused(400, "too_many_images", message, f"messages.0.content.{images[1][0]}")
-    i, url = images[0]
-    param = f"messages.0.content.{i}.image_url.url"
-    head = DATA_URL.match(url)
-    if head is None:
-        message = "pictures are accepted as base64 data URLs only, data:image/png;base64,...; nothing is fetched"
-        raise Refused(400, "invalid_image_url", message, param)
+def pictures_of(samples: Sequence[Sample], images: Sequence[Image]) -> tuple[Picture, ...]:
+    """The pictures for the model; decoding takes tens of milliseconds for a large one.
+
+    Raises:
+        Refused: the bytes of one are not an acceptable picture.
+    """
+    decoded = []
+    for sample, image in zip(samples, images, strict=True):
+        try:
+            decoded.append(Picture(pixels_of(sample, len(samples)), sample.image_sha256))
+        except InvalidInput as error:
+            raise Refused(400, "invalid_image", str(error), image.param) from None
+    return tuple(decoded)
+
+
+def _readable(conversation: Conversation, info: ModelInfo, settings: Settings) -> Conversation:
+    """A conversation as far as the model reads it, within the service's limits."""
+    if len(conversation.question) > settings.max_question_chars:
+        message = f"the question has {len(conversation.question)} characters; at most {settings.max_question_chars}"
+        raise Refused(400, "question_too_long", f"{message} are accepted", conversation.question_param)
+    if conversation.chars > settings.max_conversation_chars:
+        message = f"the messages have {conversation.chars} characters; at most {settings.max_conversation_chars}"
+        raise Refused(400, "conversation_too_long", f"{message} are accepted", "messages")
+    reads = info.reads
+    if not reads.history:
+        images = conversation.images[-conversation.asked :]
+        conversation = replace(conversation, history=(), images=images)
+    if not reads.system:
+        conversation = replace(conversation, system="")
+    most = settings.max_images if reads.pictures is None else min(reads.pictures, settings.max_images)
+    if len(conversation.images) > most:
+        of = "the model reads" if most == reads.pictures else "the service accepts"
+        message = f"{len(conversation.images)} pictures were sent; {of} at most {most}"
+        raise Refused(400, "too_many_images", message, conversation.images[most].param)
+    return conversation
+
+
+def _wishes(field: Wishes, headers: Mapping[str, str]) -> Wishes:
+    """The request's `m3` field, and what headers say beyond it."""
+    told = {name: headers[header] for header, name in WISH_HEADERS.items() if header in headers}
+    told = {name: value for name, value in told.items() if getattr(field, name) is None}
+    if not told:
+        return field
+    given: dict[str, Any] = dict(told)
+    if "cache" in given:
+        given["cache"] = [wish.strip() for wish in told["cache"].split(",")]
     try:
-        image = base64.b64decode(url[head.end() :], validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Refused(400, "invalid_base64", f"the picture is not valid base64: {error}", param) from None
-    return image, param
+        read = Wishes.model_validate(given, strict=False)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        header = next(header for header, name in WISH_HEADERS.items() if name == first["loc"][0])
+        raise Refused(400, "invalid_value", f"header {header}: {first['msg']}", header) from None
+    return field.model_copy(update={name: getattr(read, name) for name in told})
 
 
-def _bounds(request: ChatRequest, tokens: int | None, ladder: tuple[int, ...]) -> tuple[int | None, int | None]:
-    wishes = request.m3
-    if tokens is not None and (wishes.floor, wishes.ceiling) != (None, None):
-        message = f"m3.floor and m3.ceiling steer {AUTO}; {request.model} has a fixed number of tokens"
-        raise Refused(400, "invalid_value", message, "m3")
+def _granularity(
+    named: Granularity, wishes: Wishes, conversation: Conversation, ladder: tuple[int, ...], model: str
+) -> Granularity:
+    """The model's name, the wishes and the pictures' detail together.
+
+    Raises:
+        Refused: they contradict each other.
+    """
+    details = [image.detail for image in conversation.images[-conversation.asked :]]
+    high, low = "high" in details, all(detail == "low" for detail in details)
+    param = conversation.images[-1].param.removesuffix("url") + "detail"
+    if named.tokens is not None:
+        if (wishes.floor, wishes.ceiling, wishes.max_loss) != (None, None, None):
+            message = f"m3.floor, m3.ceiling and m3.max_loss steer {AUTO}; {model} has a fixed number of tokens"
+            raise Refused(400, "invalid_value", message, "m3")
+        if high and named.tokens != ladder[-1] or low and named.tokens > low_detail(ladder):
+            message = f"detail steers {AUTO}; {model} has a fixed number of tokens, which isn't this detail's"
+            raise Refused(400, "invalid_value", message, param)
+        return named
+    if None not in (named.max_loss, wishes.max_loss) and named.max_loss != wishes.max_loss:
+        raise Refused(400, "invalid_value", f"m3.max_loss differs from the one in the name {model}", "m3.max_loss")
     try:
         check_bounds(ladder, wishes.floor, wishes.ceiling)
     except InvalidInput as error:
         raise Refused(400, "invalid_value", str(error), f"m3.{error.param}") from None
-    return wishes.floor, wishes.ceiling
+    floor, ceiling = wishes.floor, wishes.ceiling
+    if high:
+        if ceiling not in (None, ladder[-1]):
+            raise Refused(400, "invalid_value", f"detail high is above m3.ceiling, {ceiling}", param)
+        return Granularity(tokens=ladder[-1])
+    if low:
+        ceiling = min(low_detail(ladder), ceiling or ladder[-1])
+        if floor is not None and floor > ceiling:
+            raise Refused(400, "invalid_value", f"detail low, at most {ceiling} tokens, is below m3.floor", param)
+    return Granularity(None, floor, ceiling, wishes.max_loss if named.max_loss is None else named.max_loss)
 
 
 def _sampling(request: ChatRequest) -> dict[str, Any]:

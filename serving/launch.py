@@ -223,8 +223,9 @@ def start(config: "ServeDeploySchema") -> "ServeControllerClient":
         )
         client.deploy_apps(config)
     except Exception as error:  # Ray raises whatever its parts raised
-        first_line = next(iter(str(error).splitlines()), "")
-        raise StartError(f"Ray did not start: {type(error).__name__}: {first_line} (more in {LOGS})") from error
+        raise StartError(
+            f"Ray did not start: {last_error(f'{type(error).__name__}: {error}')} (more in {LOGS})"
+        ) from error
     return client
 
 

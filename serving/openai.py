@@ -1,38 +1,42 @@
-"""The OpenAI wire types this service speaks: chat completions, models, errors, and its own `m3` decision.
+"""The OpenAI wire types this service speaks: chat completions, models, errors.
 
 A request field that isn't declared here is refused by name, and so is a value that the service can't honour: nothing
-is silently ignored. The description of a restricted field says why it is restricted, and is sent in the error.
+that would change the answer is silently ignored. The description of a restricted field says why it is restricted, and
+is sent in the error.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from serving.model import Answer
+from serving.model import TokenLogprob as Logprob
+from serving.wire import AnsweredDecision, Closed, RouteResponse, Wishes
+
+MOST_CHOICES = 8
+MOST_MESSAGES = 64
+BATCH = 64  # requests of one POST /v1/route/batch
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class TextPart(_Closed):
+class TextPart(Closed):
     type: Literal["text"]
     text: str
 
 
-class ImageUrl(_Closed):
+class ImageUrl(Closed):
     url: str
-    detail: Literal["auto"] | None = Field(None, description="the model name chooses the granularity, m3-auto or m3-36")
+    detail: Literal["auto", "low", "high"] | None = Field(
+        None, description="low: at most a coarse scale; high: the finest; auto: the router chooses"
+    )
 
 
-class ImagePart(_Closed):
+class ImagePart(Closed):
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
-
-
 Zero = Annotated[float, Field(ge=0, le=0)]
 
 
@@ -40,14 +44,39 @@ def _parts(content: object) -> object:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class Message(_Closed):
-    """One message; content given as a string is read as one text part."""
+def content_of(part: type) -> type:
+    """Content of a message: a list of parts, or a string, which is read as one text part."""
+    return Annotated[  # type: ignore[return-value]
+        list[part], Field(min_length=1), BeforeValidator(_parts, json_schema_input_type=str | list[part])  # type: ignore[valid-type]
+    ]
 
-    role: Literal["user"] = Field(description="one user message is answered; system or earlier turns aren't supported")
-    content: Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
+
+class SystemMessage(Closed):
+    role: Literal["system", "developer"]
+    content: content_of(TextPart)  # type: ignore[valid-type]
 
 
-class TextFormat(_Closed):
+class UserMessage(Closed):
+    role: Literal["user"]
+    content: content_of(Part)  # type: ignore[valid-type]
+
+
+class AssistantMessage(Closed):
+    """An earlier answer; the empty fields are those that clients send along when they hand an answer back."""
+
+    role: Literal["assistant"]
+    content: content_of(TextPart)  # type: ignore[valid-type]
+    refusal: None = None
+    audio: None = Field(None, description="sound isn't supported")
+    tool_calls: None = Field(None, description="tools aren't supported")
+    function_call: None = Field(None, description="functions aren't supported")
+    annotations: Annotated[list[object], Field(max_length=0)] | None = None
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
+
+
+class TextFormat(Closed):
     type: Literal["text"] = Field(description="answers are plain text")
 
 
@@ -58,41 +87,45 @@ def _stops(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
 
 
-class StreamOptions(_Closed):
+class StreamOptions(Closed):
     include_usage: bool = False
+    include_obfuscation: bool = Field(False, description="accepted, and without effect")
 
 
-class Wishes(_Closed):
-    """What a request asks of the router."""
-
-    floor: int | None = Field(None, description="the fewest visual tokens, one of the model's scales")
-    ceiling: int | None = Field(None, description="the most visual tokens, one of the model's scales")
-
-
-class ChatRequest(_Closed):
+class ChatRequest(Closed):
     """Body of POST /v1/chat/completions and of POST /v1/route."""
 
-    model: str = Field(description="m3-auto, or m3-TOKENS for a fixed number of visual tokens")
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1, description="one user message is answered")]
+    model: str = Field(
+        description="m3-auto; m3-auto-LOSS, such as m3-auto-0.02, where so much accuracy may be lost; or m3-TOKENS for "
+        "a fixed number of visual tokens"
+    )
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
 
     temperature: float | None = Field(None, ge=0, le=2, description="0, the default here, is greedy decoding")
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES, description="answers of one request")
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20, description="alternatives told of each token, with logprobs")
     stop: Annotated[Stops | None, BeforeValidator(_stops, json_schema_input_type=str | list[str] | None)] = Field(
         None, description="up to 4 texts, none of them empty"
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
 
-    n: Annotated[int, Field(ge=1, le=1)] | None = Field(None, description="one answer per request")
+    # Accepted since they don't change the answer; kept nowhere.
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: Literal["auto", "default"] | None = None
+
     presence_penalty: Zero | None = Field(None, description="penalties aren't supported")
     frequency_penalty: Zero | None = Field(None, description="penalties aren't supported")
     logit_bias: None = Field(None, description="biases aren't supported")
-    logprobs: Literal[False] | None = Field(None, description="per-token log-probabilities aren't supported")
-    top_logprobs: None = Field(None, description="per-token log-probabilities aren't supported")
     tools: None = Field(None, description="tools aren't supported")
     tool_choice: None = Field(None, description="tools aren't supported")
     parallel_tool_calls: None = Field(None, description="tools aren't supported")
@@ -100,37 +133,13 @@ class ChatRequest(_Closed):
     function_call: None = Field(None, description="functions aren't supported")
     response_format: TextFormat | None = None
 
-    m3: Wishes = Field(Wishes(floor=None, ceiling=None), description="bounds for the router, with model m3-auto")
+    m3: Wishes = Field(Wishes(), description="what is asked of the router")  # type: ignore[call-arg]
 
 
-class Decision(BaseModel):
-    """How many visual tokens were chosen, and why.
+class RouteBatch(Closed):
+    """Body of POST /v1/route/batch."""
 
-    predicted, or cached: the scale worth its cost; forced: named by the caller; unfamiliar: unlike the training data,
-    so the finest; fallback: the prediction failed, so the finest; unsure: a first answer was doubtful.
-    """
-
-    tokens: int  # per grid
-    why: Literal["predicted", "cached", "forced", "fallback", "unfamiliar", "unsure"]
-    probabilities: dict[str, float] | None  # P(right answer) by tokens; null where nothing was predicted
-    price: float  # probability of a right answer per unit of cost
-    artifact: str
-    decision_ms: float
-
-
-class AnsweredDecision(Decision):
-    """A decision that was carried out."""
-
-    visual_tokens: int  # what the language model really saw, of both answers when it answered twice
-    first_tokens: int | None = None  # tokens per grid of a first answer that wasn't sure enough
-    mean_logprob: float  # natural log, mean over the answer's tokens
-
-
-class RouteResponse(Decision):
-    """Body of a reply of POST /v1/route."""
-
-    object: Literal["m3.decision"] = "m3.decision"
-    model: str
+    requests: Annotated[list[ChatRequest], Field(min_length=1, max_length=BATCH)]
 
 
 class AnswerMessage(BaseModel):
@@ -139,10 +148,27 @@ class AnswerMessage(BaseModel):
     refusal: None = None
 
 
+class TopLogprob(BaseModel):
+    token: str
+    logprob: float  # natural
+    bytes: list[int]  # of its UTF-8; a token may be part of a character
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    """Of an answer's tokens; the one that ends it isn't among them."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
 class Choice(BaseModel):
     index: int = 0
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: Literal["stop", "length"]
 
 
@@ -158,13 +184,36 @@ class Usage(BaseModel):
     prompt_tokens_details: PromptTokensDetails
 
 
-def usage_of(answer: Answer) -> Usage:
-    """What an answer took."""
+def usage_of(answers: Sequence[Answer], before: Answer | None = None) -> Usage:
+    """What answers to one prompt took, and perhaps an answer `before` them that wasn't sent."""
+    first = answers[0]
+    prompt, image = first.prompt_tokens, first.visual_tokens
+    completion = sum(answer.completion_tokens for answer in answers)
+    if before is not None:
+        prompt, image = prompt + before.prompt_tokens, image + before.visual_tokens
+        completion += before.completion_tokens
     return Usage(
-        prompt_tokens=answer.prompt_tokens,
-        completion_tokens=answer.completion_tokens,
-        total_tokens=answer.prompt_tokens + answer.completion_tokens,
-        prompt_tokens_details=PromptTokensDetails(image_tokens=answer.visual_tokens),
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptTokensDetails(image_tokens=image),
+    )
+
+
+def logprobs_of(told: Sequence[Logprob] | None) -> Logprobs | None:
+    """Log-probabilities in OpenAI's shape; None where none were asked for."""
+    if told is None:
+        return None
+    return Logprobs(
+        content=[
+            TokenLogprob(
+                token=each.token,
+                logprob=each.logprob,
+                bytes=list(each.raw),
+                top_logprobs=[TopLogprob(token=t, logprob=p, bytes=list(raw)) for t, p, raw in each.top],
+            )
+            for each in told
+        ]
     )
 
 
@@ -188,7 +237,7 @@ class Delta(BaseModel):
 class ChunkChoice(BaseModel):
     index: int = 0
     delta: Delta
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: Literal["stop", "length"] | None = None
 
 
@@ -229,10 +278,24 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+class RouteFailure(BaseModel):
+    """What stands in a decision's place where a request of a batch can't be decided."""
+
+    object: Literal["error"] = "error"
+    error: ErrorDetail
+
+
+class RouteBatchResponse(BaseModel):
+    """Body of a reply of POST /v1/route/batch: a decision or an error for each request, in their order."""
+
+    object: Literal["list"] = "list"
+    data: list[RouteResponse | RouteFailure]
+
+
 # Why a field is restricted, by its name: sent with the refusal.
 REASONS = {
     name: field.description
-    for wire_type in (ChatRequest, Message, ImageUrl, TextFormat, Wishes)
+    for wire_type in (ChatRequest, AssistantMessage, ImageUrl, TextFormat, Wishes)
     for name, field in wire_type.model_fields.items()
     if field.description
 }

@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from serving.access import ApiKeys
+from serving.tracing import Tracing
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -17,7 +20,10 @@ class Knob(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     artifact: Path | None = Field(None, description="folder of a router artifact; unset: the one in `args`")
-    price: float | None = Field(None, ge=-1, description="as in `args`")
+    price: float | None = Field(None, ge=-1, description="as in `args`; for `artifact` alone, not for the two below")
+    shadow: Path | None = Field(None, description="artifact that decides beside the first; recorded, never served")
+    canary: Path | None = Field(None, description="artifact that decides for a share of the samples")
+    canary_percent: float = Field(0, ge=0, le=100, description="share of the samples that the canary decides")
 
 
 class Settings(BaseModel):
@@ -62,8 +68,24 @@ class Settings(BaseModel):
     max_prompt_tokens: int = Field(1360, ge=1, description="of prompts read together: what other answers wait for")
     max_pictures: int = Field(4, ge=1, description="pictures that the tower takes together")
 
+    api_keys: ApiKeys = Field((), description="who may ask: name, SHA-256 of the key, and visual tokens a minute")
+    access_log: Path | None = Field(
+        None, description="file that gets a JSON line per request, without pictures and questions; unset: none"
+    )
+    feedback_dir: Path | None = Field(None, description="folder of the feedback journals; unset: none is taken")
+    tracing: Tracing | None = Field(None, description="OpenTelemetry spans: exporter and share of the requests")
+
+    picture_hosts: list[str] = Field([], description="hosts that pictures may be fetched from by https; unset: none")
+    max_picture_bytes: int = Field(10_000_000, ge=1, description="of a fetched picture")
+    fetch_timeout_s: float = Field(5.0, gt=0, description="of a picture, from looking up its host to its last byte")
+    max_images: int = Field(8, ge=1, description="pictures of a request, if the model takes so many")
+    decode_threads: int = Field(4, ge=1, description="threads of an ingress that read requests and decode pictures")
+    decode_timeout_s: float = Field(10.0, gt=0, description="a request that isn't read and decoded by then gets 504")
+
     max_body_bytes: int = Field(20_000_000, ge=1, description="largest accepted request body")
+    body_timeout_s: float = Field(30.0, gt=0, description="a request whose body hasn't come by then gets 408")
     max_question_chars: int = Field(1000, ge=1, description="longest accepted question, characters")
+    max_conversation_chars: int = Field(16_000, ge=1, description="of all texts of a request, characters")
     max_answer_tokens: int = Field(256, ge=1, description="largest accepted max_tokens")
     default_answer_tokens: int = Field(32, ge=1, description="max_tokens of a request that doesn't say")
     answer_timeout_s: float = Field(60.0, gt=0, description="a request not answered in this time gets 504, seconds")

@@ -1,5 +1,6 @@
 """An answer's text while it is written: what can be told already, and where it stops."""
 
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
 
 UNFINISHED = "\ufffd"  # a character whose bytes aren't all there yet
@@ -39,3 +40,18 @@ class Spelling:
         piece = whole[len(self.told) : safe]
         self.told += piece
         return piece
+
+
+def tokens_of(told: str, raws: Sequence[bytes]) -> int:
+    """How many tokens, of these bytes, begin in the first part of an answer.
+
+    Args:
+        told: what is told of the answer, which begins at its first character that isn't blank.
+    """
+    decoder = getincrementaldecoder("utf-8")("replace")
+    before = ""  # the characters that are complete where a token begins
+    for count, raw in enumerate(raws):
+        if len(before) >= len(told):
+            return count
+        before = (before + decoder.decode(raw)).lstrip()
+    return len(raws)

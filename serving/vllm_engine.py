@@ -71,7 +71,7 @@ class VllmRows:
                 top_p=row.sampling.top_p,
                 seed=row.sampling.seed,
                 stop_token_ids=self._stops,
-                logprobs=0,  # of the token that is chosen
+                logprobs=row.alternatives,  # and that of the token that is chosen
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
             )
@@ -89,7 +89,9 @@ class VllmRows:
                 continue
             (completion,) = output.outputs
             for token, logprobs in zip(completion.token_ids, completion.logprobs, strict=True):
-                said.append(Said(row.owner, token, logprobs[token].logprob))
+                ranked = sorted(logprobs.items(), key=lambda each: each[1].rank)[: row.alternatives]
+                top = tuple((other, each.logprob) for other, each in ranked)
+                said.append(Said(row.owner, token, logprobs[token].logprob, top))
         return said
 
     def leave(self, owners: set[Any]) -> None:

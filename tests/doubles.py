@@ -6,18 +6,20 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 
 from complexity.errors import InvalidInput
 from complexity.sample import Sample
+from router.explain import Explanation, FeatureShare, ScaleChance
 from router.policy import Decision
 from serving.async_engine import AsyncEngine
 from serving.engine import Engine, Limits
 from serving.m3 import Encoded, InputRow, NewRow, Said
-from serving.model import Answer, Ask, ModelInfo
+from serving.metrics import Declared, Record
+from serving.model import Answer, Ask, ModelInfo, Reads, Turn
 
 LADDER = (1, 9, 36, 144, 576)
 
@@ -45,11 +47,12 @@ def chat_body(question: str = "What is it?", image: bytes | None = None, model: 
 
 @dataclass
 class FakeM3:
-    """Says the picture's top left pixel and the question back, a word a token; remembers what it read together."""
+    """Says the pictures' top left pixels and what it was told back, a word a token; remembers what it read together."""
 
     ladder: tuple[int, ...] = LADDER
     model_id: str = "fake-m3"
     image_px: int = 192
+    reads: Reads = Reads(history=True, system=True)
     slow_s: float = 0.0  # of each prompt that it reads
     stops = frozenset({0})
     words: list[str] = field(default_factory=lambda: ["</s>"])  # by token id
@@ -63,11 +66,22 @@ class FakeM3:
         pixels = [torch.tensor(picture.getpixel((0, 0)), dtype=torch.float32) for picture in pictures]
         return [Encoded(pixel.expand(1, max(self.ladder), 3)) for pixel in pixels]
 
-    def prepare(self, question: str, pictures: Sequence[Encoded], tokens: int, answer_tokens: int) -> InputRow:
+    def prepare(
+        self,
+        question: str,
+        pictures: Sequence[Encoded],
+        tokens: int,
+        answer_tokens: int,
+        system: str = "",
+        history: Sequence[Turn] = (),
+    ) -> InputRow:
         if question == "refuse":
             raise InvalidInput("the question is beyond the model's context")
-        pixel = ",".join(str(int(value)) for value in pictures[0].tiles[0, 0].tolist())
-        return InputRow(FakePrompt(f"{pixel} {question}".split(), tokens), tokens)  # type: ignore[arg-type]
+        pixels = [",".join(str(int(value)) for value in picture.tiles[0, 0].tolist()) for picture in pictures]
+        earlier = [f"{turn.question} {turn.answer}" for turn in history]
+        words = " ".join([*pixels, system, *earlier, question]).split()
+        visual_tokens = tokens * len(pictures)
+        return InputRow(FakePrompt(words, visual_tokens), visual_tokens)  # type: ignore[arg-type]
 
     def rows(self) -> "FakeRows":
         return FakeRows(self)
@@ -75,7 +89,12 @@ class FakeM3:
     def text(self, ids: Sequence[int]) -> str:
         return " ".join(self.words[token] for token in ids if token not in self.stops)
 
-    def token(self, word: str) -> int:
+    def token(self, token: int) -> tuple[str, bytes]:
+        if token in self.stops:
+            return self.words[token], b""
+        return f" {self.words[token]}", f" {self.words[token]}".encode()
+
+    def token_of(self, word: str) -> int:
         if word not in self.words:
             self.words.append(word)
         return self.words.index(word)
@@ -97,7 +116,7 @@ class FakeRows:
 
     def __init__(self, m3: FakeM3):
         self._m3 = m3
-        self._rows: dict[Any, tuple[FakePrompt, int]] = {}
+        self._rows: dict[Any, tuple[FakePrompt, int, int]] = {}
         self._said: dict[Any, int] = {}
 
     def __len__(self) -> int:
@@ -105,7 +124,7 @@ class FakeRows:
 
     @property
     def longest(self) -> int:
-        return max((len(prompt) + most for prompt, most in self._rows.values()), default=0)
+        return max((len(prompt) + most for prompt, most, _ in self._rows.values()), default=0)
 
     def join(self, new: Sequence[NewRow]) -> None:
         prompts: list[FakePrompt] = [row.embeds for row in new]  # type: ignore[misc]
@@ -114,16 +133,20 @@ class FakeRows:
         time.sleep(self._m3.slow_s * len(new))
         self._m3.read.append([prompt.tokens for prompt in prompts])
         self._m3.threads.add(threading.get_ident())
-        self._rows |= {row.owner: (prompt, row.most) for row, prompt in zip(new, prompts, strict=True)}
+        self._rows |= {
+            row.owner: (prompt, row.most, row.alternatives) for row, prompt in zip(new, prompts, strict=True)
+        }
         self._said |= {row.owner: 0 for row in new}
 
     def say(self) -> list[Said]:
         said = []
-        for owner, (prompt, _) in self._rows.items():
+        for owner, (prompt, _, alternatives) in self._rows.items():
             at = self._said[owner]
             if prompt.words[at : at + 1] == ["crash"]:
                 raise RuntimeError("a secret of the inside")
-            said.append(Said(owner, self._m3.token(prompt.words[at]) if at < len(prompt.words) else 0, -0.25))
+            token = self._m3.token_of(prompt.words[at]) if at < len(prompt.words) else 0
+            top = [(token, -0.25), *((other, -2.0) for other in range(len(self._m3.words)) if other != token)]
+            said.append(Said(owner, token, -0.25, tuple(top[:alternatives])))
         return said
 
     def leave(self, owners: set[Any]) -> None:
@@ -159,17 +182,44 @@ class FakeRouter:
 
     def __init__(self, second_look: bool = False) -> None:
         self.second_look = second_look
-        self.bounds: list[tuple[int | None, int | None]] = []
+        self.asked: list[tuple[int | None, int | None, float | None, bool, bool]] = []
         self._known: set[tuple[str, str]] = set()
 
-    async def route(self, sample: Sample, floor: int | None = None, ceiling: int | None = None) -> Decision:
+    async def route(
+        self,
+        sample: Sample,
+        floor: int | None = None,
+        ceiling: int | None = None,
+        max_loss: float | None = None,
+        fresh: bool = False,
+        store: bool = True,
+        *,
+        decision_id: str = "",
+    ) -> Decision:
         key = (sample.image_sha256, sample.question_sha256)
-        why = "cached" if key in self._known else "predicted"
-        assert sample.picture.mode == "RGB"
-        self.bounds.append((floor, ceiling))
-        self._known.add(key)
+        why = "cached" if key in self._known and not fresh else "predicted"
+        assert sample.picture.mode == "RGB" and decision_id.startswith("m3-")
+        self.asked.append((floor, ceiling, max_loss, fresh, store))
+        if store:
+            self._known.add(key)
         tokens = 1 if "colour" in sample.question else 576
         return Decision(tokens, LADDER, (0.1, 0.2, 0.3, 0.4, 0.5), why, 0.001, "fake-artifact", 1.5)  # type: ignore[arg-type]
+
+    async def route_many(self, samples: Sequence[Sample], *wishes: Any) -> list[Decision | InvalidInput]:
+        decided: list[Decision | InvalidInput] = []
+        for sample in samples:
+            try:
+                decided.append(await self.route(sample, *wishes, decision_id="m3-"))
+            except InvalidInput as error:
+                decided.append(error)
+        return decided
+
+    async def explain(self, sample: Sample, decision: Decision) -> Explanation | None:
+        scales = tuple(ScaleChance(tokens, 0.5, float(tokens), 0.5 - 0.001 * tokens) for tokens in LADDER)
+        return Explanation(decision.tokens, 0.001, "tokens", scales, True, (FeatureShare("edges", 0.25),))
+
+    def arm(self, decision: Decision) -> Literal["main", "canary"]:
+        return "main"
 
     def again(self, decision: Decision, mean_logprob: float, ceiling: int | None = None) -> Decision | None:
         if not self.second_look or decision.why == "forced":
@@ -178,3 +228,31 @@ class FakeRouter:
 
     def forced(self, tokens: int) -> Decision:
         return Decision(tokens, LADDER, None, "forced", 0.001, "fake-artifact", 0.0)
+
+
+class CollectedMetrics:
+    """Takes what `Metrics` counts, and holds it to the declarations: `values` by metric's name and labels."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
+
+    def make(self, declared: Declared) -> Record:
+        def record(value: float, labels: dict[str, str]) -> None:
+            assert tuple(labels) == declared.labels and all(isinstance(label, str) for label in labels.values())
+            assert value > 0 or declared.kind != "counter"
+            assert type(value) in (int, float)
+            self.values.setdefault((declared.name, tuple(labels.items())), []).append(value)
+
+        return record
+
+    def total(self, declared: Declared, **labels: str) -> float:
+        """The sum of what was recorded of a metric under these labels, whatever its others."""
+        return sum(
+            sum(values)
+            for (name, found), values in self.values.items()
+            if name == declared.name and labels.items() <= dict(found).items()
+        )
+
+    def last(self, declared: Declared, **labels: str) -> float:
+        """What was recorded last under exactly these labels."""
+        return self.values[declared.name, tuple(labels.items())][-1]

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.fast_ray import free_ports
 from serving.settings import ROOT
 
 SERVE_M3 = [sys.executable, "-c", "import sys; from serving.launch import main; sys.exit(main())"]
@@ -18,9 +18,7 @@ START_S, STOP_S = 600, 60
 
 def free_port() -> int:
     """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from ray.serve._private.common import DeploymentID, ReplicaID
 
-from serving.affinity import SPILL_OVER, PictureAffinity
-from serving.model import Ask, Pixels
+from serving.affinity import ASIDE, SPILL_OVER, PictureAffinity
+from serving.model import Ask, Picture, Pixels
 
 REPLICAS = [ReplicaID(name, DeploymentID("M3", "m3")) for name in "abcd"]
 
@@ -22,9 +22,9 @@ def router_of() -> Any:
     return router
 
 
-def request(picture: str, tokens: int = 9) -> Any:
+def request(picture: str, tokens: int = 9, pictures: int = 1) -> Any:
     metadata = SimpleNamespace(session_id=picture, internal_request_id=f"{picture} {tokens}")
-    ask = Ask(Pixels(1, 1, bytes(3)), picture, "?", tokens, 8)
+    ask = Ask((Picture(Pixels(1, 1, bytes(3)), picture),) * pictures, "?", tokens, 8)
     return SimpleNamespace(metadata=metadata, args=[ask], routing_context=SimpleNamespace())
 
 
@@ -60,3 +60,11 @@ def test_what_is_complete_keeps_nobody_busy():
     for _ in range(2):
         router.on_request_completed(quiet[0], long.metadata.internal_request_id)
     assert ranking("picture", router) == quiet
+
+
+def test_every_picture_of_a_request_counts():
+    """Two at half the tokens keep a replica as busy as one, but for what every answer takes."""
+    router = router_of()
+    router.on_request_routed(request("one", 576), REPLICAS[0], None)
+    router.on_request_routed(request("two", 288, pictures=2), REPLICAS[1], None)
+    assert router._busy[REPLICAS[0]] == router._busy[REPLICAS[1]] == ASIDE + 576

@@ -9,8 +9,9 @@ import pytest
 from doubles import LADDER, FailingModel, FakeM3, FakeRouter, LocalModel, chat_body, png
 from fastapi import FastAPI
 
-from serving.api import Service, create_app
+from serving.api import create_app
 from serving.model import Model, ModelInfo, ModelOverloaded, ModelTimeout, ModelUnavailable
+from serving.service import Service
 from serving.settings import Settings
 
 
@@ -74,23 +75,31 @@ def test_a_chat_completion_has_openais_shape_and_the_decision(app):
         "prompt_tokens_details": {"image_tokens": 1, "cached_tokens": 0},
     }
     assert body["m3"] == {
+        "version": "1",
+        "decision_id": body["id"].replace("chatcmpl-", "m3-"),
         "tokens": 1,
         "why": "predicted",
         "probabilities": {"1": 0.1, "9": 0.2, "36": 0.3, "144": 0.4, "576": 0.5},
         "price": 0.001,
         "artifact": "fake-artifact",
         "decision_ms": 1.5,
+        "explanation": None,
         "visual_tokens": 1,
+        "saved_tokens": 575,
         "first_tokens": None,
         "mean_logprob": -0.25,
+        "reads": "conversation",
     }
 
 
 def test_the_decision_is_in_the_headers_too(app):
     (reply,) = send(app, chat(chat_body("What does it say?")))
     assert {name: value for name, value in reply.headers.items() if name.startswith("x-m3-")} == {
+        "x-m3-version": "1",
+        "x-m3-decision-id": reply.json()["m3"]["decision_id"],
         "x-m3-tokens": "576",
         "x-m3-visual-tokens": "576",
+        "x-m3-saved-tokens": "0",
         "x-m3-why": "predicted",
         "x-m3-artifact": "fake-artifact",
         "x-m3-decision-ms": "1.500",
@@ -125,6 +134,8 @@ def test_route_gives_the_decision_without_asking_the_model():
     (reply,) = send(app_of(LocalModel(m3)), post("/v1/route", chat_body("What colour is it?")))
     assert reply.json() == {
         "object": "m3.decision",
+        "version": "1",
+        "decision_id": reply.headers["x-m3-decision-id"],
         "model": "m3-auto",
         "tokens": 1,
         "why": "predicted",
@@ -132,6 +143,7 @@ def test_route_gives_the_decision_without_asking_the_model():
         "price": 0.001,
         "artifact": "fake-artifact",
         "decision_ms": 1.5,
+        "explanation": None,
     }
     assert reply.headers["x-m3-tokens"] == "1" and "x-m3-visual-tokens" not in reply.headers
     assert m3.read == []
@@ -244,7 +256,7 @@ def test_a_request_may_bound_the_routers_choice():
     wishes = [{"floor": 9}, {"ceiling": 36}, {"floor": 9, "ceiling": 144}]
     for reply in send(app, *(chat(body | {"m3": wish}) for wish in wishes)):
         assert reply.status_code == 200
-    assert router.bounds == [(9, None), (None, 36), (9, 144)]
+    assert [asked[:2] for asked in router.asked] == [(9, None), (None, 36), (9, 144)]
     wrong = [{"floor": 100}, {"floor": 144, "ceiling": 9}, {"flor": 9}]
     replies = send(app, *(chat(body | {"m3": wish}) for wish in wrong), chat(body | {"model": "m3-9", "m3": wishes[0]}))
     assert [reply.status_code for reply in replies] == [400] * 4

@@ -8,11 +8,11 @@ import pytest
 from doubles import FakeM3, LocalModel
 
 from complexity.errors import InvalidInput
-from serving.model import Answer, Ask, Piece, Pixels
+from serving.model import Answer, Ask, Picture, Piece, Pixels
 
 
 def ask(question: str = "What?", tokens: int = 1, most: int = 8, stream: bool = False) -> Ask:
-    return Ask(Pixels(1, 1, bytes(3)), "picture", question, tokens, most, stream=stream)
+    return Ask((Picture(Pixels(1, 1, bytes(3)), "picture"),), question, tokens, most, stream=stream)
 
 
 def test_the_event_loop_is_free_while_the_model_works():

@@ -208,6 +208,67 @@ async def test_redis_is_used_again_after_it_came_back(redis_server: RedisProcess
     await other.close()
 
 
+async def test_many_keys_are_asked_for_together():
+    """Without Redis: what is known is got, each key once; reading keeps entries from being forgotten."""
+    cache = DecisionCache(None, entries=2)
+    await cache.put_many({"a": PROBABILITIES, "b": PROBABILITIES / 2})
+    found = await cache.get_many(["a", "x", "a"])
+    assert {key: value.tolist() for key, value in found.items()} == {"a": PROBABILITIES.tolist()}
+    assert cache.stats == CacheStats(hits_local=1, misses=1)
+    await cache.put("c", PROBABILITIES)
+    assert [*await cache.get_many(["a", "b", "c"])] == ["a", "c"]
+    assert await cache.get_many([]) == {}
+
+
+@pytest.mark.redis
+async def test_many_keys_cost_one_command(redis_server: RedisProcess):
+    """What the process doesn't know is asked for in one MGET, what is garbage or no string is a miss."""
+    one, other = patient(redis_server.url), patient(redis_server.url, ttl_s=3600)
+    await one.put_many({f"key-{number}": PROBABILITIES / (number + 1) for number in range(20)})
+    await one.flush()
+    keys = [f"key-{number}" for number in range(22)]
+    await other.get(keys[0])
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.set("key-20", b"garbage")
+        client.rpush("key-21", "a")
+        client.config_resetstat()
+        found = await other.get_many(keys)
+        calls = {name: told["calls"] for name, told in client.info("commandstats").items()}
+    assert calls["cmdstat_mget"] == 1 and "cmdstat_get" not in calls
+    assert [*found] == keys[:20]
+    for number, key in enumerate(keys[:20]):
+        assert found[key].tolist() == (PROBABILITIES / (number + 1)).tolist()
+    assert other.stats == CacheStats(hits_local=1, hits_redis=20, misses=2, garbage=1)
+    assert await other.get_many([]) == {} and [*await other.get_many(keys[:20])] == keys[:20]
+    await one.close()
+    await other.close()
+
+
+@pytest.mark.redis
+async def test_many_entries_expire_each_in_its_time(redis_server: RedisProcess):
+    """Entries written together live about as long as others, and not all equally long."""
+    cache = patient(redis_server.url, ttl_s=3600)
+    await cache.put_many({f"key-{number}": PROBABILITIES for number in range(20)})
+    await cache.flush()
+    with redis.Redis.from_url(redis_server.url) as client:
+        lives_s = [client.ttl(f"key-{number}") for number in range(20)]
+    assert 3600 * 0.9 - 10 <= min(lives_s) < max(lives_s) <= 3600 * 1.1
+    await cache.close()
+
+
+@pytest.mark.redis
+async def test_many_keys_of_a_dead_redis_are_misses(redis_server: RedisProcess):
+    """One call that fails is one error, however many keys it asks for; writing fails as quietly."""
+    cache = patient(redis_server.url, entries=1)
+    redis_server.kill()
+    assert await cache.get_many(["a", "b", "c"]) == {}
+    assert cache.stats == CacheStats(misses=3, errors=1)
+    await cache.put_many({"a": PROBABILITIES, "b": PROBABILITIES})
+    await cache.flush()
+    assert cache.stats.errors == 2 and [*await cache.get_many(["a", "b"])] == ["b"]
+    await cache.close()
+
+
 def test_a_url_that_is_not_redis_is_refused():
     """The message says what is allowed, and doesn't repeat a URL that may hold a password."""
     with pytest.raises(InvalidInput, match="redis://") as refused:

@@ -11,15 +11,15 @@ from m3_toys import toy_m3
 
 from complexity.errors import InvalidInput
 from serving.engine import Engine, Job, Limits
-from serving.m3 import Encoded
+from serving.m3 import Encoded, load
 from serving.m3.tower_features import tower_features
-from serving.model import Answer, Ask, Look, Piece, Pixels
+from serving.model import Answer, Ask, Look, ModelTimeout, Picture, Piece, Pixels, Reads, Turn
 from training_data.corpus import draw_item
 
 
 def ask(name: str = "a", tokens: int = 1, question: str = "What?", most: int = 8, **more: Any) -> Ask:
     shade = ord(name[0])
-    return Ask(Pixels(2, 1, bytes([shade] * 6)), name, question, tokens, most, **more)
+    return Ask((Picture(Pixels(2, 1, bytes([shade] * 6)), name),), question, tokens, most, **more)
 
 
 class Clock:
@@ -95,7 +95,7 @@ def test_a_look_is_what_the_tower_sees_and_spares_the_answer_the_tower():
     np.testing.assert_allclose(seen, tower_features(encoded.tiles, m3.ladder), rtol=1e-4, atol=1e-5)
     (again,) = bench.answers(Look(pixels, "digest"))
     np.testing.assert_array_equal(seen, again)
-    assert bench.answers(Ask(pixels, "digest", "What is it?", 9, 2))[0].visual_tokens == 9
+    assert bench.answers(Ask((Picture(pixels, "digest"),), "What is it?", 9, 2))[0].visual_tokens == 9
 
 
 def test_a_kept_picture_holds_its_own_memory_and_not_its_batchs():
@@ -181,9 +181,9 @@ def test_room_is_found_for_long_questions_and_for_tiles():
     (encoded,) = m3.encode([picture])
     for question in ("What?", "word " * 60):
         job = bench.submit(ask("a", 9, question))
-        job.encoded = encoded
+        job.seen = {"a": encoded}
         assert len(m3.prepare(question, [encoded], 9, 8).embeds) <= job.size
-        job.encoded = Encoded(encoded.tiles.expand(5, -1, -1))
+        job.seen = {"a": Encoded(encoded.tiles.expand(5, -1, -1))}
         assert job.visual == 5 * 9
 
 
@@ -235,3 +235,158 @@ def test_a_warm_engine_has_answered_at_every_scale():
     m3 = FakeM3()
     Engine(m3).warm_up()
     assert sorted(sum(m3.read, [])) == list(LADDER)
+
+
+def shown(*names: str) -> tuple[Picture, ...]:
+    return tuple(Picture(Pixels(2, 1, bytes([ord(name)] * 6)), name) for name in names)
+
+
+def talk(*names: str, **more: Any) -> Ask:
+    return Ask(shown(*names), "What?", 9, 20, **more)
+
+
+def test_all_pictures_of_an_ask_are_seen_once_and_in_order():
+    """Those that are known, or come twice, cost nothing; all count as visual tokens."""
+    bench = Bench()
+    (first,) = bench.answers(talk("b", "a", "b"))
+    (second,) = bench.answers(talk("a", "c"))
+    assert first.text == "98,98,98 97,97,97 98,98,98 What?" and second.text == "97,97,97 99,99,99 What?"
+    assert (first.visual_tokens, second.visual_tokens) == (27, 18) and bench.m3.encoded == [2, 1]
+
+
+def test_pictures_of_different_asks_go_through_the_tower_together():
+    """An ask waits until its last picture has been seen."""
+    bench = Bench(Limits(pictures=2))
+    answers = bench.answers(talk("a"), talk("b", "c", "a"), talk("d"))
+    assert bench.m3.encoded == [2, 2]
+    assert [answer.visual_tokens for answer in answers] == [9, 27, 9]
+
+
+def test_a_picture_that_is_none_fails_those_who_ask_about_it():
+    bench = Bench()
+    broken = Picture(Pixels(2, 1, b""), "broken")
+    fine, failed, also = bench.answers(talk("a"), Ask((broken,), "What?", 9, 8), Ask((*shown("a"), broken), "?", 9, 8))
+    assert fine.text == "97,97,97 What?" and isinstance(failed, ValueError) and isinstance(also, ValueError)
+    assert bench.answers(talk("b"))[0].text == "98,98,98 What?"
+
+
+def test_a_conversation_reaches_the_model():
+    """System message, earlier turns, question."""
+    history = (Turn("Who?", "Ann", 1), Turn("Why?", "So"))
+    (answer,) = Bench().answers(talk("a", "b", system="Be brief.", history=history))
+    assert answer.text == "97,97,97 98,98,98 Be brief. Who? Ann Why? So What?"
+
+
+def test_what_the_model_does_not_read_is_left_out_but_for_pictures():
+    """`info` says so; the picture of an earlier turn stays, and more pictures than it reads are refused."""
+    bench = Bench(m3=FakeM3(reads=Reads(history=False, system=False, pictures=1)))
+    assert bench.engine.info.reads == Reads(history=False, system=False, pictures=1)
+    history = (Turn("Who?", "Ann", 1),)
+    answer, refused = bench.answers(talk("a", system="Be brief.", history=history), talk("a", "b", history=history))
+    assert answer.text == "97,97,97 What?" and answer.prompt_tokens == 9 + 1
+    assert str(refused) == "2 pictures in the conversation; fake-m3 reads at most 1" and refused.param == "messages"
+    assert bench.m3.encoded == [1]
+
+
+def test_room_is_found_for_conversations():
+    """A prompt of several pictures, turns and a system message is no longer than it was counted."""
+    m3 = toy_m3()
+    history = tuple(Turn("How much is MILK?", "3.40", pictures) for pictures in (1, 0, 1))
+    asked = talk("a", "b", "c", system="Be brief.", history=history)
+    job = Bench().submit(asked)
+    encoded = m3.encode([draw_item("test", 0, index, 1).picture.image for index in range(3)])
+    job.seen = dict(zip("abc", encoded, strict=True))
+    prepared = m3.prepare(asked.question, job.encoded, 9, 8, asked.system, asked.history)
+    assert prepared.visual_tokens == job.visual == 27 and len(prepared.embeds) <= job.size
+
+
+def test_log_probabilities_are_told_of_every_token_but_the_last():
+    """As many alternatives as are asked for, none unless; an ask without the wish gets none."""
+    bench = Bench()
+    plain, zero, two = bench.answers(ask("a", 1, "one"), ask("a", 1, "one", logprobs=0), ask("a", 1, "one", logprobs=2))
+    assert plain.logprobs is None
+    assert [(each.token, each.logprob, each.raw, each.top) for each in zero.logprobs] == [
+        (" 97,97,97", -0.25, b" 97,97,97", ()),
+        (" one", -0.25, b" one", ()),
+    ]
+    assert two.logprobs[1].top == ((" one", -0.25, b" one"), ("</s>", -2.0, b""))
+    assert two.completion_tokens == 3 and two.mean_logprob == -0.25
+
+
+@pytest.mark.parametrize(
+    ("stop", "most", "tokens"),
+    [
+        ((), 8, ["97,97,97", "one", "two", "three"]),
+        ((), 2, ["97,97,97", "one"]),
+        (("two",), 8, ["97,97,97", "one", "two"]),
+        ((" two",), 8, ["97,97,97", "one"]),
+    ],
+)
+def test_the_log_probabilities_of_pieces_add_up(stop: tuple[str, ...], most: int, tokens: list[str]):
+    """To the answer's, whether it ends by itself, at its limit, or at a stop text within a token or before one."""
+    bench = Bench()
+    job = bench.submit(ask("a", 1, "one two three", most, stream=True, stop=stop, logprobs=1))
+    bench.run()
+    *pieces, answer = bench.told[job]
+    assert [each.token.strip() for each in answer.logprobs] == tokens
+    assert tuple(each for piece in pieces for each in piece.logprobs) == answer.logprobs
+    assert "".join(piece.text for piece in pieces) == answer.text
+
+
+def test_real_tokens_spell_the_answer():
+    """Bytes of m3-tiny's tokens, greedy and by chance, whole and streamed; their probabilities make the mean."""
+    m3 = load()
+    picture = draw_item("test", 0, 0, 1).picture.image
+    seen = (Picture(Pixels(*picture.size, picture.tobytes()), "a"),)
+    asks = [
+        Ask(seen, "What color is the background?", 36, 12, temperature=wild, logprobs=3, seed=1, stream=stream)
+        for wild in (0.0, 1.5)
+        for stream in (False, True)
+    ]
+    for answer in Bench(m3=m3).answers(*asks):
+        assert b"".join(each.raw for each in answer.logprobs).decode(errors="replace").strip() == answer.text
+        assert all(len(each.top) == 3 for each in answer.logprobs)
+        total, count = sum(each.logprob for each in answer.logprobs), len(answer.logprobs)
+        assert count == answer.completion_tokens - (answer.finish_reason == "stop")
+        assert answer.mean_logprob * answer.completion_tokens <= total + 1e-4
+
+
+def test_intervals_tell_where_the_time_went():
+    """From arrival to the last token without gaps; a picture that is known spends none in the tower."""
+    bench = Bench()
+    seen, known = (bench.answers(ask("a", 1, "one two"))[0] for _ in range(2))
+    assert [name for name, _, _ in seen.intervals] == ["tower", "queue", "prefill", "decode"]
+    assert [name for name, _, _ in known.intervals] == ["prefill", "decode"]
+    for answer in (seen, known):
+        ends = [end_s for _, _, end_s in answer.intervals]
+        assert [start_s for _, start_s, _ in answer.intervals] == [0.0, *ends[:-1]]
+        assert ends[-1] == pytest.approx(answer.engine_ms / 1000)
+        assert answer.intervals[-1][1] == pytest.approx(answer.first_token_ms / 1000)
+    assert seen.first_token_ms == pytest.approx(10) and known.first_token_ms == 0
+
+
+def test_what_waits_and_what_runs_is_counted():
+    bench = Bench(Limits(rows=1))
+    assert (bench.engine.waiting, bench.engine.running) == (0, 0)
+    for _ in range(3):
+        bench.submit(ask("a", 1, "one two three"))
+    assert (bench.engine.waiting, bench.engine.running) == (3, 0)
+    bench.turns(2)
+    assert (bench.engine.waiting, bench.engine.running) == (2, 1)
+    bench.run()
+    assert (bench.engine.waiting, bench.engine.running) == (0, 0)
+
+
+def test_what_is_too_late_is_told_so_and_leaves():
+    """Half written, or still waiting; those beside it go on."""
+    bench = Bench(Limits(rows=2, pictures=1))
+    written = bench.submit(ask("a", 1, "word " * 50, most=60, deadline_s=0.055))
+    beside = bench.submit(ask("a", 1, "word " * 20, most=60, deadline_s=10.0))
+    unread = bench.submit(ask("a", 576, deadline_s=0.035))
+    bench.turns(5)
+    assert bench.engine.running == 2 and [str(told) for told in bench.told[unread]] == ["no answer within 0.035 s"]
+    bench.turns(2)
+    assert isinstance(bench.told[written][-1], ModelTimeout) and bench.engine.running == 1
+    bench.run()
+    assert len(bench.told[beside][-1].text.split()) == 21
+    assert len(bench.told[written]) == len(bench.told[unread]) == 1

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from serving.failures import Refused, failure_of
-from serving.intake import MAX_SIDE, Intake, read_request
-from serving.model import ModelInfo
+from serving.intake import FREE, MAX_SIDE, MESSAGE_PIXELS, Granularity, Intake, pictures_of, read_request
+from serving.model import ModelInfo, Pixels, Reads, Turn
 from serving.settings import Settings
 
 SETTINGS = Settings()
@@ -21,6 +21,13 @@ INFO = ModelInfo("fake-m3", LADDER, 192)
 
 def read(body: object, settings: Settings = SETTINGS) -> Intake:
     return read_request(body if isinstance(body, bytes) else json.dumps(body).encode(), INFO, settings)
+
+
+def pixels(image: bytes) -> Pixels:
+    """A picture as the model gets it."""
+    intake = read(chat_body(image=image))
+    (picture,) = pictures_of(intake.samples(), intake.conversation.images)
+    return picture.pixels
 
 
 def refusal(body: object, settings: Settings = SETTINGS) -> Refused:
@@ -43,17 +50,18 @@ PICTURE = {"type": "image_url", "image_url": {"url": data_url(png())}}
 
 def test_a_question_and_a_picture_are_read():
     intake = read(chat_body("What colour is it?", png(), "m3-36"))
-    assert (intake.tokens, intake.sample.question, intake.sample.image) == (36, "What colour is it?", png())
+    (sample,) = intake.samples()
+    assert (intake.granularity.tokens, sample.question, sample.image) == (36, "What colour is it?", png())
     assert intake.max_new_tokens == SETTINGS.default_answer_tokens
 
 
 def test_the_automatic_model_leaves_the_scale_open():
-    assert read(chat_body(model="m3-auto")).tokens is None
+    assert read(chat_body(model="m3-auto")).granularity == FREE
 
 
 def test_text_parts_are_joined_in_order_around_the_picture():
     intake = read(with_parts({"type": "text", "text": " What colour "}, PICTURE, {"type": "text", "text": "is it?"}))
-    assert intake.sample.question == "What colour is it?"
+    assert intake.question == "What colour is it?"
 
 
 @pytest.mark.parametrize(
@@ -68,6 +76,10 @@ def test_text_parts_are_joined_in_order_around_the_picture():
         {"n": 1},
         {"stream": False},
         {"logprobs": False},
+        {"metadata": {"team": "a"}},
+        {"store": False},
+        {"service_tier": "auto"},
+        {"m3": {"cache": None}},
         {"presence_penalty": 0},
         {"stop": None},
         {"tools": None},
@@ -83,7 +95,7 @@ def test_a_field_that_changes_nothing_is_accepted(harmless):
     [
         ("stream", "yes"),
         ("stream_options", {"include_usage": True}),
-        ("n", 2),
+        ("n", 9),
         ("temperature", 2.5),
         ("seed", 1.5),
         ("top_p", 0),
@@ -92,8 +104,9 @@ def test_a_field_that_changes_nothing_is_accepted(harmless):
         ("logit_bias", {"5": 1}),
         ("stop", ["a", "b", "c", "d", "e"]),
         ("stop", ""),
-        ("logprobs", True),
+        ("logprobs", 1),
         ("top_logprobs", 3),
+        ("top_logprobs", 21),
         ("tools", [{"type": "function"}]),
         ("tool_choice", "auto"),
         ("functions", []),
@@ -126,11 +139,31 @@ def test_how_an_answer_is_chosen_is_read():
     assert read(chat_body() | usage).include_usage and read(chat_body() | usage).stop == ("a", "b")
 
 
-@pytest.mark.parametrize("name", ["gpt-4o", "m3-100", "m3-", "m3", "", "m3-0576", "M3-auto", "m3-1 ", "x" * 1000])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gpt-4o",
+        "m3-100",
+        "m3-",
+        "m3",
+        "",
+        "m3-0576",
+        "M3-auto",
+        "m3-1 ",
+        "x" * 1000,
+        "m3-auto-",
+        "m3-auto-1",
+        "m3-auto-1.5",
+        "m3-auto--0.1",
+        "m3-auto-1e-3",
+        "m3-auto-0.1 ",
+        "m3-auto-nan",
+    ],
+)
 def test_an_unknown_model_is_not_found_and_the_models_are_listed(name):
     error = refusal(chat_body(model=name))
     assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
-    assert "m3-auto, m3-1, m3-9, m3-36, m3-144, m3-576" in str(error)
+    assert "m3-auto, m3-1, m3-9, m3-36, m3-144, m3-576, or m3-auto-LOSS" in str(error)
     assert len(str(error)) < 250
 
 
@@ -140,17 +173,26 @@ def test_an_unknown_model_is_not_found_and_the_models_are_listed(name):
         (with_parts(PICTURE), "empty_question", "messages.0.content"),
         (with_parts({"type": "text", "text": " \n "}, PICTURE), "empty_question", "messages.0.content"),
         (with_parts(TEXT), "image_required", "messages.0.content"),
-        (with_parts(TEXT, PICTURE, PICTURE), "too_many_images", "messages.0.content.2"),
+        (with_parts(TEXT, *[PICTURE] * 9), "too_many_images", "messages.0.content.9.image_url.url"),
         (chat_body("x" * 1001), "question_too_long", "messages.0.content"),
         ({"messages": []}, "missing_required_parameter", "model"),
         ({"model": "m3-auto"}, "missing_required_parameter", "messages"),
         (with_messages(), "invalid_value", "messages"),
-        (with_messages({"role": "user", "content": "Hi?"}, {"role": "user", "content": "Hi?"}), "invalid_value",
-         "messages"),
+        (with_messages(*[{"role": "user", "content": "Hi?"}] * 65), "invalid_value", "messages"),
         (with_messages({"role": "user", "content": "Hi?"}), "image_required", "messages.0.content"),
         (with_messages({"role": "system", "content": "Be brief."}), "invalid_value", "messages.0.role"),
+        (with_messages({"role": "tool", "content": "Hi"}), "invalid_value", "messages.0"),
+        (with_messages({"role": "user", "content": []}), "invalid_value", "messages.0.content"),
+        (with_messages({"role": "assistant", "content": "Hi"}, {"role": "user", "content": [TEXT, PICTURE]}),
+         "invalid_value", "messages.0.role"),
+        (with_messages({"role": "user", "content": [TEXT, PICTURE]}, {"role": "assistant", "content": "Hi"}),
+         "invalid_value", "messages.1.role"),
+        (with_messages({"role": "user", "content": [TEXT, PICTURE]}, {"role": "system", "content": "Hi"}),
+         "invalid_value", "messages.1.role"),
+        (with_messages({"role": "system", "content": [TEXT, PICTURE]}, {"role": "user", "content": [TEXT, PICTURE]}),
+         "invalid_value", "messages.0.content.1.type"),
         (with_parts({"type": "input_audio"}), "invalid_value", "messages.0.content.0"),
-        (with_parts(TEXT, {"type": "image_url", "image_url": {"url": "x", "detail": "high"}}), "invalid_value",
+        (with_parts(TEXT, {"type": "image_url", "image_url": {"url": "x", "detail": "ultra"}}), "invalid_value",
          "messages.0.content.1.image_url.detail"),
         (b"{", "invalid_json", None),
         (b"", "invalid_json", None),
@@ -186,29 +228,32 @@ def test_a_picture_must_be_a_base64_data_url_and_is_never_echoed(url, code):
 
 @pytest.mark.parametrize("image", [b"", b"not a picture", png()[:40], b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
 def test_bytes_that_are_no_picture_are_refused_when_decoded(image):
-    intake = read(chat_body(image=image))
     with pytest.raises(Refused) as caught:
-        _ = intake.pixels
+        pixels(image)
     assert (caught.value.status, caught.value.code) == (400, "invalid_image")
     assert caught.value.param == "messages.0.content.1.image_url.url"
 
 
 def test_pixels_arrive_as_they_were():
-    pixels = read(chat_body(image=png(5, 3, "#102030"))).pixels
-    assert (pixels.width, pixels.height) == (5, 3)
-    assert pixels.rgb == bytes.fromhex("102030") * 15
+    small = pixels(png(5, 3, "#102030"))
+    assert (small.width, small.height) == (5, 3)
+    assert small.rgb == bytes.fromhex("102030") * 15
 
 
 def test_a_large_picture_is_shrunk_to_what_the_model_needs():
     """Of 192 needed pixels no more than twice as many arrive on the shorter side, and never more than MAX_SIDE."""
-    pixels = read(chat_body(image=png(2000, 1000))).pixels
-    assert (pixels.width, pixels.height) == (400, 200)
-    strip = read(chat_body(image=png(3000, 200))).pixels
+    large = pixels(png(2000, 1000))
+    assert (large.width, large.height) == (400, 200)
+    strip = pixels(png(3000, 200))
     assert (strip.width, strip.height) == (MAX_SIDE, 51)
 
 
 def test_a_message_to_the_model_stays_under_the_cap_of_a_grpc_message():
-    assert MAX_SIDE * MAX_SIDE * 3 < 4 * 2**20
+    assert MAX_SIDE * MAX_SIDE <= MESSAGE_PIXELS and MESSAGE_PIXELS * 3 < 4 * 2**20
+    body = with_parts(TEXT, *[{"type": "image_url", "image_url": {"url": data_url(png(700, 700))}}] * 8)
+    intake = read_request(json.dumps(body).encode(), ModelInfo("fake-m3", LADDER, 700), SETTINGS)
+    sent = pictures_of(intake.samples(), intake.conversation.images)
+    assert 3_000_000 < sum(len(picture.pixels.rgb) for picture in sent) < 4 * 2**20
 
 
 def test_either_name_of_the_answer_limit_is_honoured():
@@ -256,4 +301,154 @@ def test_every_format_of_a_picture_is_decoded():
     for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
         data = io.BytesIO()
         Image.new("RGB", (6, 4), "white").save(data, name)
-        assert read(chat_body(image=data.getvalue())).pixels.rgb == b"\xff" * 72
+        assert pixels(data.getvalue()).rgb == b"\xff" * 72
+
+
+def turn(role: str, *parts: object) -> dict[str, object]:
+    return {"role": role, "content": list(parts)}
+
+
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
+def picture(colour: str, detail: str | None = None) -> dict[str, object]:
+    more = {} if detail is None else {"detail": detail}
+    return {"type": "image_url", "image_url": {"url": data_url(png(colour=colour)), **more}}
+
+
+CONVERSATION = (
+    turn("system", text("Be brief.")),
+    turn("user", text("What is it?"), picture("red")),
+    turn("assistant", text("A square.")),
+    turn("user", picture("blue"), picture("green"), text("And"), text("these?")),
+    {"role": "assistant", "content": "Squares.", "refusal": None, "tool_calls": None, "annotations": []},
+    turn("user", text("Which is")),
+    turn("user", text("red?")),
+)
+
+
+def test_a_conversation_is_read_turn_by_turn():
+    """Messages in a row from one side are one turn; the question is about the last pictures that were shown."""
+    conversation = read(with_messages(*CONVERSATION)).conversation
+    assert conversation.system == "Be brief."
+    assert conversation.history == (Turn("What is it?", "A square.", 1), Turn("And these?", "Squares.", 2))
+    assert conversation.question == "Which is red?"
+    assert [image.data for image in conversation.images] == [png(colour=each) for each in ("red", "blue", "green")]
+    assert conversation.asked == 2
+
+
+def test_what_a_model_does_not_read_is_left_out_but_for_the_pictures_that_are_asked_about():
+    info = ModelInfo("fake-m3", LADDER, 192, Reads(history=False, system=False, pictures=2))
+    body = json.dumps(with_messages(*CONVERSATION)).encode()
+    conversation = read_request(body, info, SETTINGS).conversation
+    assert (conversation.system, conversation.history, conversation.question) == ("", (), "Which is red?")
+    assert [image.data for image in conversation.images] == [png(colour="blue"), png(colour="green")]
+    one = ModelInfo("fake-m3", LADDER, 192, Reads(history=False, system=False, pictures=1))
+    with pytest.raises(Refused) as caught:
+        read_request(body, one, SETTINGS)
+    assert "the model reads at most 1" in str(caught.value)
+    assert caught.value.param == "messages.3.content.1.image_url.url"
+
+
+def test_a_conversation_that_is_too_long_is_refused():
+    long = [turn("user", text("x" * 900), PICTURE), turn("assistant", text("y" * 900))] * 3
+    error = refusal(with_messages(*long, turn("user", text("And?"))), Settings(max_conversation_chars=5000))
+    assert (error.code, error.param) == ("conversation_too_long", "messages")
+    assert read(with_messages(*long, turn("user", text("And?"))))
+
+
+@pytest.mark.parametrize(
+    ("details", "granularity"),
+    [
+        (["auto"], FREE),
+        (["low"], Granularity(ceiling=36)),
+        (["high"], Granularity(tokens=576)),
+        (["low", "auto"], FREE),
+        (["low", "low"], Granularity(ceiling=36)),
+        (["low", "high"], Granularity(tokens=576)),
+    ],
+)
+def test_the_detail_of_the_pictures_steers(details, granularity):
+    body = with_messages(turn("user", text("What is it?"), *(picture("red", detail) for detail in details)))
+    assert read(body).granularity == granularity
+
+
+@pytest.mark.parametrize(
+    ("model", "detail", "wishes"),
+    [
+        ("m3-auto", "high", {"ceiling": 144}),
+        ("m3-auto", "low", {"floor": 144}),
+        ("m3-144", "high", {}),
+        ("m3-144", "low", {}),
+    ],
+)
+def test_a_detail_that_contradicts_the_rest_is_refused(model, detail, wishes):
+    body = with_messages(turn("user", text("What is it?"), picture("red", detail))) | {"model": model, "m3": wishes}
+    error = refusal(body)
+    assert (error.code, error.param) == ("invalid_value", "messages.0.content.1.image_url.detail")
+    assert read(body | {"model": "m3-9" if detail == "low" else "m3-576", "m3": {}})
+
+
+def test_a_models_name_carries_the_accuracy_that_may_be_lost():
+    assert read(chat_body(model="m3-auto-0.02")).granularity == Granularity(max_loss=0.02)
+    assert read(chat_body(model="m3-auto-0")).granularity == Granularity(max_loss=0.0)
+    assert read(chat_body(model="m3-auto-.5")).granularity == Granularity(max_loss=0.5)
+    error = refusal(chat_body(model="m3-auto-0.02") | {"m3": {"max_loss": 0.1}})
+    assert error.param == "m3.max_loss"
+    assert read(chat_body(model="m3-auto-0.02") | {"m3": {"max_loss": 0.02}})
+
+
+HEADERS = {
+    "x-m3-floor": "9",
+    "x-m3-ceiling": "144",
+    "x-m3-max-loss": "0.05",
+    "x-m3-cache": "no-cache, no-store",
+    "x-m3-explain": "true",
+}
+
+
+def test_headers_wish_what_the_field_leaves_open():
+    body = json.dumps(chat_body() | {"m3": {"floor": 36}}).encode()
+    intake = read_request(body, INFO, SETTINGS, HEADERS)
+    assert intake.granularity == Granularity(None, 36, 144, 0.05)
+    assert (intake.fresh, intake.store, intake.explain) == (True, False, True)
+    assert read(chat_body() | {"m3": {"cache": "no-store"}}).store is False
+    plain = read(chat_body())
+    assert (plain.fresh, plain.store, plain.explain) == (False, True, False)
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("x-m3-floor", "many"),
+        ("x-m3-floor", "10"),
+        ("x-m3-ceiling", ""),
+        ("x-m3-max-loss", "2"),
+        ("x-m3-max-loss", "nan"),
+        ("x-m3-cache", "max-age=3"),
+        ("x-m3-explain", "perhaps"),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_refused(header, value):
+    with pytest.raises(Refused) as caught:
+        read_request(json.dumps(chat_body()).encode(), INFO, SETTINGS, {header: value})
+    assert caught.value.status == 400
+    assert caught.value.param in (header, "m3.floor", "m3.ceiling")
+
+
+def test_several_answers_and_log_probabilities_are_asked_for():
+    intake = read(chat_body() | {"n": 3, "logprobs": True, "top_logprobs": 4})
+    assert (intake.n, intake.logprobs) == (3, 4)
+    assert read(chat_body() | {"logprobs": True}).logprobs == 0
+    assert (read(chat_body()).n, read(chat_body()).logprobs) == (1, None)
+
+
+def test_urls_are_read_only_where_they_may_be_fetched():
+    url = "https://example.com/a.png"
+    body = with_parts(TEXT, {"type": "image_url", "image_url": {"url": url}})
+    intake = read(body, Settings(picture_hosts=["example.com"]))
+    assert not intake.complete and intake.conversation.images[0].url == url
+    assert refusal(body).code == "invalid_image_url"
+    http = with_parts(TEXT, {"type": "image_url", "image_url": {"url": "http://example.com/a.png"}})
+    assert refusal(http, Settings(picture_hosts=["example.com"])).code == "invalid_image_url"

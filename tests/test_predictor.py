@@ -114,3 +114,29 @@ def test_a_scale_that_never_varies_is_predicted_as_such(table: LabelTable):
     fitted = ComplexityPredictor.fit(rows.image_features, rows.question, score, rows.image_sha256, rows.ladder, options)
     predicted = fitted.predict_proba(rows.image_features, rows.question)
     assert predicted[:, -1].min() > 0.95 and np.abs(predicted[:, 0] - 0.4).max() < 0.05
+
+
+def test_a_sample_known_at_every_scale_is_as_many_known_at_one(table: LabelTable):
+    """Unknown scores (NaN) teach nothing: samples taken apart, a scale known of each part, give the same predictor."""
+    rows = table.select(np.arange(200))
+    options = FitOptions(rounds=10, threads=1)
+    parts = rows.select(np.arange(len(rows)).repeat(len(LADDER)))
+    known = np.tile(np.eye(len(LADDER), dtype=bool), (len(rows), 1))
+    score = np.where(known, parts.score, np.nan)
+    apart = ComplexityPredictor.fit(parts.image_features, parts.question, score, parts.image_sha256, LADDER, options)
+    predicted = [p.predict_proba(rows.image_features, rows.question) for p in (fit(rows, options), apart)]
+    assert np.array_equal(predicted[0], predicted[1])
+
+
+def test_a_scale_that_nobody_scored_is_predicted_by_the_trees(table: LabelTable):
+    """Without a score to calibrate by, the trees' own probabilities stand."""
+    rows = table.select(np.arange(200))
+    score = rows.score.copy()
+    score[:, 1] = np.nan
+    fitted = ComplexityPredictor.fit(
+        rows.image_features, rows.question, score, rows.image_sha256, LADDER, FitOptions(rounds=10, threads=1)
+    )
+    assert (
+        fitted.calibration[1].tolist() == [1.0, 0.0] and (fitted.calibration[[0, 2, 3, 4]] != [1.0, 0.0]).any(1).all()
+    )
+    assert np.isfinite(fitted.predict_proba(rows.image_features, rows.question)).all()

@@ -1,87 +1,29 @@
 """The router: one decision per sample, remembered, shared, and never lost to a broken helper."""
 
 import asyncio
-import io
 import logging
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from label_world import LADDER
-from PIL import Image
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from label_world import LADDER, write_world
 from redis_process import RedisProcess
+from routers import COARSE, FEATURES, FINE, STRANGE, FakePredictor, artifact_of, router_of, sample
 
 from complexity.errors import ArtifactError, InvalidInput, OffLadder
-from complexity.familiarity import Familiarity
-from complexity.features import FEATURE_VERSIONS
-from complexity.image_features import IMAGE_FEATURE_NAMES
+from complexity.labels import read_labels
+from complexity.predictor import ComplexityPredictor, FitOptions
 from complexity.sample import Sample
-from router.artifact import Artifact
 from router.cache import DecisionCache
+from router.calibrate import CurvePoint
 from router.cascade import SecondLook
-from router.certify import Certificate
+from router.policy import Decision
 from router.route import Router
-
-FEATURES = len(IMAGE_FEATURE_NAMES)
-ANYTHING = Familiarity(np.zeros(FEATURES), np.ones(FEATURES), np.eye(FEATURES), frozenset(), np.inf, np.inf)
-COARSE, FINE = (0.9, 0.9, 0.9, 0.9, 0.9), (0.1, 0.2, 0.3, 0.4, 0.9)
-
-
-@dataclass
-class FakePredictor:
-    """Sure of every scale when the question is about colour, else of the finest only; remembers its calls."""
-
-    slow_s: float = 0.0
-    fails: Exception | None = None
-    answer: Sequence[float] | None = None
-    threads: list[int] = field(default_factory=list)
-
-    def predict_proba(self, image_features: np.ndarray, questions: Sequence[str]) -> np.ndarray:
-        self.threads.append(threading.get_ident())
-        time.sleep(self.slow_s)
-        if self.fails:
-            raise self.fails
-        return np.array([self.answer or (COARSE if "color" in question else FINE) for question in questions])
-
-
-def artifact_of(predictor: FakePredictor, digest: str = "digest") -> Artifact:
-    return Artifact(
-        predictor=predictor,  # type: ignore[arg-type]
-        ladder=LADDER,
-        price=0.0001,
-        costs=LADDER,
-        cost_unit="tokens",
-        target="--max-loss 0.01",
-        certificate=Certificate(0.05, 0.9, 0.0001, 100, 1, "0" * 64),
-        familiarity=ANYTHING,
-        second_look=None,
-        place="light",
-        feature_version=FEATURE_VERSIONS["light"],
-        model="m3-made-up",
-        sweep_version="made-up-1",
-        labels_sha256="0" * 64,
-        seed=0,
-        created_at="2026-11-22T12:00:00+00:00",
-        metrics={},
-        curve=(),
-        digest=digest,
-    )
-
-
-STRANGE = replace(ANYTHING, question_limit=-1.0)  # nothing is familiar
-
-
-def router_of(predictor: FakePredictor, cache: DecisionCache | None = None, price: float | None = None) -> Router:
-    return Router(artifact_of(predictor), cache or DecisionCache(None), price)
-
-
-def sample(question: str = "What is written?", colour: str = "red") -> Sample:
-    data = io.BytesIO()
-    Image.new("RGB", (20, 20), colour).save(data, "PNG")
-    return Sample(data.getvalue(), question)
 
 
 async def test_the_decision_follows_the_prediction_and_the_price():
@@ -160,7 +102,7 @@ async def test_without_a_prediction_the_finest_scale_answers(
 ):
     """A predictor that raises or talks nonsense costs tokens, not the answer; it is logged once and not remembered."""
     router = router_of(predictor)
-    with caplog.at_level(logging.ERROR, logger="router.route"):
+    with caplog.at_level(logging.ERROR, logger="router.predict"):
         decisions = [await router.route(sample()) for _ in range(3)]
     assert [(d.tokens, d.why, d.probabilities) for d in decisions] == [(576, "fallback", None)] * 3
     assert len(caplog.records) == 1 and len(predictor.threads) == 3
@@ -272,3 +214,240 @@ async def test_a_router_after_the_tower_asks_the_model_what_it_sees():
     assert (await router.route(sample("Is it broken?"))).why == "fallback"
     with pytest.raises(ArtifactError, match="tower"):
         Router(artifact, DecisionCache(None))
+
+
+async def test_a_request_has_its_own_price():
+    """A request's price takes the router's place for it alone, and a senseless one is refused."""
+    router = router_of(FakePredictor())
+    dear, usual, finest = [await router.route(sample(), price=price) for price in (1.0, None, -1.0)]
+    assert [(d.tokens, d.price) for d in (dear, usual, finest)] == [(1, 1.0), (576, 0.0001), (576, -1.0)]
+    for price in (-2.0, float("nan")):
+        with pytest.raises(InvalidInput, match="price"):
+            await router.route(sample(), price=price)
+
+
+CURVE = (  # loses nothing, one point and five points
+    CurvePoint(-1.0, 0.80, 576, 576),
+    CurvePoint(1e-4, 0.79, 100, 100),
+    CurvePoint(0.7, 0.75, 1, 1),
+)
+
+
+async def test_a_request_says_what_it_may_lose():
+    """The loss is exchanged for the dearest price that keeps it on the artifact's curve; a price besides is refused."""
+    router = Router(replace(artifact_of(FakePredictor()), curve=CURVE), DecisionCache(None))
+    assert [router.price_for(loss) for loss in (0.0, 0.009, 0.01, 0.2)] == [-1.0, -1.0, 1e-4, 0.7]
+    decisions = [await router.route(sample(), max_loss=loss) for loss in (0.0, 0.01, 0.2)]
+    assert [(d.tokens, d.price) for d in decisions] == [(576, -1.0), (576, 1e-4), (1, 0.7)]
+    with pytest.raises(InvalidInput, match="one of them"):
+        await router.route(sample(), max_loss=0.1, price=0.1)
+    with pytest.raises(InvalidInput, match="1.5"):
+        await router.route(sample(), max_loss=1.5)
+    with pytest.raises(ArtifactError, match="no curve"):
+        await router_of(FakePredictor()).route(sample(), max_loss=0.1)
+
+
+async def test_a_second_look_pays_the_requests_own_price():
+    """What the first answer of a request paid for, its second answer pays too: a dear one isn't looked at again."""
+    weights = np.zeros((5, 5, 4))
+    weights[..., 0], weights[..., 3] = 3.0, 4.0
+    weights[np.triu_indices(5, 1)] = [2.0, 0, 0, 0]
+    artifact = replace(
+        artifact_of(FakePredictor(answer=(0.5, 0.53, 0.55, 0.56, 0.57))), second_look=SecondLook(weights)
+    )
+    router = Router(artifact, DecisionCache(None), price=0.003, second_look=True)
+    usual, dear = await router.route(sample()), await router.route(sample(), price=0.1)
+    better = router.again(usual, -2.0)
+    assert better is not None and (better.tokens, better.price) == (9, 0.003)
+    assert router.again(dear, -2.0) is None
+
+
+async def test_a_fresh_request_is_predicted_whatever_is_remembered():
+    """With `fresh` the predictor is asked again, and what it says now is remembered in place of what it said."""
+    predictor = FakePredictor()
+    router = router_of(predictor)
+    await router.route(sample())
+    predictor.answer = COARSE
+    assert (await router.route(sample())).tokens == 576
+    fresh = await router.route(sample(), fresh=True)
+    assert (fresh.tokens, fresh.why, len(predictor.threads)) == (1, "predicted", 2)
+    after = await router.route(sample())
+    assert (after.tokens, after.why) == (1, "cached")
+
+
+async def test_a_request_that_is_not_to_be_remembered_leaves_nothing():
+    """With `store=False` the next request predicts; what was remembered before is still read."""
+    predictor = FakePredictor()
+    router = router_of(predictor)
+    assert [(await router.route(sample(), store=False)).why for _ in range(2)] == ["predicted"] * 2
+    await router.route(sample())
+    assert (await router.route(sample(), store=False)).why == "cached"
+
+
+async def test_a_prediction_under_way_serves_the_fresh_too():
+    """What flies never comes from the cache, so that a fresh request joins it."""
+    predictor = FakePredictor(slow_s=0.1)
+    router = router_of(predictor)
+    decisions = await asyncio.gather(*(router.route(sample(), fresh=fresh) for fresh in (False, True, True)))
+    assert [d.why for d in decisions] == ["predicted"] * 3 and len(predictor.threads) == 1
+
+
+@pytest.mark.parametrize(("first", "second", "predictions"), [(True, False, 1), (False, True, 2), (False, False, 1)])
+async def test_a_prediction_under_way_is_remembered_for_whoever_wants_it(first: bool, second: bool, predictions: int):
+    """One that isn't to be remembered may wait for one that is; one that is waits for none that isn't."""
+    predictor = FakePredictor(slow_s=0.1)
+    router = router_of(predictor)
+    await asyncio.gather(*(router.route(sample(), store=store) for store in (first, second)))
+    assert len(predictor.threads) == predictions
+    assert (await router.route(sample())).why == ("cached" if first or second else "predicted")
+
+
+@pytest.mark.redis
+async def test_no_cache_and_no_store_hold_for_redis(redis_server: RedisProcess):
+    """`fresh` reads nothing from Redis and writes; `store=False` reads and writes nothing."""
+    cache = DecisionCache(redis_server.url, timeout_ms=10_000)
+    router = router_of(FakePredictor(), cache)
+
+    async def commands(fresh: bool, store: bool) -> tuple[int, int]:
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.config_resetstat()
+            await router.route(sample("Which?" if store else "Who?"), fresh=fresh, store=store)
+            await cache.flush()
+            told = client.info("commandstats")
+            return tuple(told.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("get", "set"))
+
+    assert await commands(fresh=False, store=False) == (1, 0)
+    assert await commands(fresh=True, store=False) == (0, 0)
+    assert await commands(fresh=True, store=True) == (0, 1)
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert client.dbsize() == 1
+    await cache.close()
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> ComplexityPredictor:
+    """A predictor of the made-up world."""
+    rows = read_labels(write_world(tmp_path_factory.mktemp("labels"), pictures=150, split="train"))
+    options = FitOptions(rounds=20, threads=1)
+    return ComplexityPredictor.fit(
+        rows.image_features, rows.question, rows.score, rows.image_sha256, rows.ladder, options
+    )
+
+
+def told(decision: Decision | InvalidInput) -> object:
+    """What of a decision is the same however often it is made."""
+    if isinstance(decision, InvalidInput):
+        return str(decision)
+    return decision.tokens, decision.probabilities, decision.price, decision.artifact, decision.why == "fallback"
+
+
+async def one_by_one(router: Router, samples: Sequence[Sample], **wishes: float | None) -> list[object]:
+    decisions: list[Decision | InvalidInput] = []
+    for each in samples:
+        try:
+            decisions.append(await router.route(each, **wishes))  # type: ignore[arg-type]
+        except InvalidInput as error:
+            decisions.append(error)
+    return [told(decision) for decision in decisions]
+
+
+colours = st.sampled_from(["red", "navy", "#123456", "not a picture"])
+questions = st.sampled_from(["What color is it?", "How many?", "What is written below HORSE?", "What breaks?"])
+batches = st.lists(st.tuples(questions, colours), max_size=8)
+
+
+def made(pairs: Sequence[tuple[str, str]]) -> list[Sample]:
+    return [Sample(b"no picture", q) if c == "not a picture" else sample(q, c) for q, c in pairs]
+
+
+@settings(max_examples=40)
+@given(batches, st.sampled_from([None, 9, 36]), st.sampled_from([None, 144, 576]), st.sampled_from([None, 0.5, -1.0]))
+def test_a_batch_is_decided_as_its_samples_are(
+    learnt: ComplexityPredictor,
+    pairs: list[tuple[str, str]],
+    floor: int | None,
+    ceiling: int | None,
+    price: float | None,
+):
+    """With a real predictor and one that breaks at a question, with bad pictures, repetitions and memories."""
+    wishes = {"floor": floor, "ceiling": ceiling, "price": price}
+
+    async def both() -> None:
+        for predictor in (learnt, FakePredictor()):
+            artifact = artifact_of(predictor)  # type: ignore[arg-type]
+            alone, together = Router(artifact, DecisionCache(None)), Router(artifact, DecisionCache(None))
+            expected = await one_by_one(alone, made(pairs), **wishes)
+            await together.route_many(made(pairs[:2]))
+            decisions = await together.route_many(made(pairs), **wishes)  # type: ignore[arg-type]
+            assert [told(decision) for decision in decisions] == expected
+
+    asyncio.run(both())
+
+
+async def test_a_batch_asks_the_predictor_once():
+    """Of ten samples, two of them remembered, two the same and one no picture, six are predicted in one call."""
+    predictor = FakePredictor()
+    router = router_of(predictor)
+    samples = [sample(f"Number {i}?") for i in (0, 1, 2, 3, 4, 5, 6, 7, 7)] + [Sample(b"no picture", "What?")]
+    for remembered in samples[:2]:
+        await router.route(remembered)
+    decisions = await router.route_many(samples)
+    assert predictor.asked == [1, 1, 6] and threading.get_ident() not in predictor.threads
+    whys = [decision.why for decision in decisions if isinstance(decision, Decision)]
+    assert whys == ["cached"] * 2 + ["predicted"] * 7
+    assert isinstance(decisions[-1], InvalidInput)
+    assert await router.route_many([]) == []
+
+
+async def test_a_batch_heeds_fresh_and_store():
+    """As single requests do."""
+    router = router_of(FakePredictor())
+    samples = [sample("One?"), sample("Two?")]
+    whys = []
+    for wishes in ({"store": False}, {}, {}, {"fresh": True}):
+        whys.append([decision.why for decision in await router.route_many(samples, **wishes)])  # type: ignore[union-attr, arg-type]
+    assert whys == [["predicted"] * 2, ["predicted"] * 2, ["cached"] * 2, ["predicted"] * 2]
+
+
+async def test_a_batch_is_refused_as_a_whole_for_senseless_wishes():
+    """Bounds and price are asked of all, so they are an error of all."""
+    router = router_of(FakePredictor())
+    with pytest.raises(OffLadder, match="100"):
+        await router.route_many([sample()], floor=100)
+    with pytest.raises(InvalidInput, match="price"):
+        await router.route_many([sample()], price=-3.0)
+
+
+async def test_a_batch_after_the_tower_loses_only_what_the_model_does_not_see():
+    """Each picture is asked for; one that fails costs its own sample tokens."""
+
+    async def look(asked: Sample) -> np.ndarray:
+        if "broken" in asked.question:
+            raise RuntimeError("no replica")
+        return np.ones(FEATURES, np.float32)
+
+    predictor = FakePredictor()
+    router = Router(replace(artifact_of(predictor), place="tower"), DecisionCache(None), look=look)
+    decisions = await router.route_many([sample("What color?"), sample("Is it broken?"), sample("Which?")])
+    assert [decision.why for decision in decisions] == ["predicted", "fallback", "predicted"]  # type: ignore[union-attr]
+    assert predictor.asked == [2]
+
+
+@pytest.mark.redis
+async def test_a_batch_asks_redis_once(redis_server: RedisProcess):
+    """Sixteen samples cost one MGET and no GET, and what was missing is written in one trip; then all are known."""
+    caches = [DecisionCache(redis_server.url, timeout_ms=10_000) for _ in range(2)]
+    one, other = (router_of(FakePredictor(), cache) for cache in caches)
+    samples = [sample(f"Number {i}?") for i in range(16)]
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.config_resetstat()
+        first = await one.route_many(samples)
+        await caches[0].flush()
+        second = await other.route_many(samples)
+        calls = {name: told["calls"] for name, told in client.info("commandstats").items()}
+        connected = client.info("clients")["connected_clients"]
+    assert calls["cmdstat_mget"] == 2 and "cmdstat_get" not in calls and calls["cmdstat_set"] == 16
+    assert [d.why for d in first] == ["predicted"] * 16 and [d.why for d in second] == ["cached"] * 16  # type: ignore[union-attr]
+    assert caches[1].stats.hits_redis == 16 and connected <= 3  # one of each cache, and the test's own
+    for cache in caches:
+        await cache.close()

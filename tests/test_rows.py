@@ -1,11 +1,13 @@
 """Answers written side by side are what each would be alone, whoever joins and leaves meanwhile."""
 
+import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-from serving.m3 import GenerateRequest, NewRow, Sampling, load
+from serving.m3 import GenerateRequest, NewRow, Sampling, ScoreRequest, load
 from training_data.corpus import draw_item
 
 QUESTIONS = 3
@@ -103,3 +105,36 @@ def test_the_table_is_no_larger_than_its_rows_need(m3, requests):
     rows.join([new_row(m3, GenerateRequest("?", requests[0].pictures, 1, 8), "short")])
     assert large >= 576 + 8 and rows._table[0].keys.shape[2] <= 64
     assert torch.isfinite(torch.tensor([said.logprob for said in rows.say()])).all()
+
+
+def test_alternatives_are_the_likeliest_tokens_for_those_rows_that_want_them(m3, requests):
+    """Beside rows that don't; nothing else changes by it, to the last bit."""
+
+    def first_said(alternatives):
+        rows = m3.rows()
+        pairs = enumerate(zip(requests[:3], alternatives, strict=True))
+        rows.join([replace(new_row(m3, request, i), alternatives=count) for i, (request, count) in pairs])
+        return rows.say()
+
+    plain, told = first_said((0, 0, 0)), first_said((5, 0, 600))
+    assert [(said.token, said.logprob) for said in told] == [(said.token, said.logprob) for said in plain]
+    five, none, everything = (said.top for said in told)
+    assert len(five) == 5 and none == () and len(everything) == len(m3.prompt.tokenizer)
+    assert five[0] == (told[0].token, told[0].logprob)
+    assert [logprob for _, logprob in everything] == sorted((logprob for _, logprob in everything), reverse=True)
+    assert sum(math.exp(logprob) for _, logprob in everything) == pytest.approx(1)
+
+
+def test_log_probabilities_are_those_of_scoring(m3, requests):
+    """Teacher forcing of the same answer gives each token what it was told with."""
+    request = requests[1]
+    rows, said = m3.rows(), []
+    rows.join([new_row(m3, request, 0)])
+    while len(rows):
+        (each,) = rows.say()
+        said.append(each)
+        rows.leave({0} if each.token in m3.stops or len(said) == 12 else set())
+        rows.advance()
+    answer = m3.text([each.token for each in said])
+    (score,) = m3.score([ScoreRequest(request.prompt, request.pictures, request.tokens, answer)])
+    assert [each.logprob for each in said] == pytest.approx(list(score.logprobs)[: len(said)], abs=1e-3)

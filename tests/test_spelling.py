@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.spelling import Spelling
+from serving.spelling import Spelling, tokens_of
 
 
 def spell(letters: str, stops: tuple[str, ...]) -> tuple[list[str], Spelling]:
@@ -39,3 +39,23 @@ def test_half_a_character_is_held_back():
     spellings = {1: "a", 2: "a\ufffd", 3: "a\u00e9"}
     spelling = Spelling(lambda ids: spellings[len(ids)])
     assert [spelling.add(range(count), last=count == 3) for count in (1, 2, 3)] == ["a", "", "\u00e9"]
+
+
+@given(st.text("a\u00e9\u6f22 ", max_size=12), st.data())
+def test_tokens_belong_to_the_text_that_they_begin_in(text: str, data: st.DataObject):
+    """However the bytes are cut into tokens, the tokens of a first part hold it, and the last of them is needed."""
+    raw = text.encode()
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(raw) - 1)))))
+    raws = [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+    bare = text.lstrip()
+    told = bare[: data.draw(st.integers(0, len(bare)))]
+    count = tokens_of(told, raws)
+
+    def spelt(tokens: int) -> str:
+        return b"".join(raws[:tokens]).decode(errors="ignore").lstrip()
+
+    if told:
+        assert len(spelt(count - 1)) < len(told)
+        assert count == len(raws) or len(spelt(count)) >= len(told)
+    else:
+        assert count == 0

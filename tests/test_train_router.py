@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from label_world import LADDER, META, TASKS, made_up_rows, write_world
+from feedback_world import heard, verdict, write_journal
+from label_world import BLOBS, LADDER, META, TASKS, chance, made_up_rows, write_world
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from complexity.labels import LabelMeta, write_shard
 from complexity.predictor import TREES_FILE
@@ -221,6 +223,76 @@ def test_any_ladder_is_trained_and_routed_from_a_table_alone(tmp_path: Path, cap
     assert probabilities.shape == (3,) and int(choose(probabilities, ladder, artifact.price)) in ladder
 
 
+@pytest.fixture(scope="module")
+def without_reading(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table whose training rows hold no question of the task "reading"."""
+    rows = [row for row in made_up_rows(500) if row.task != "reading" or row.split != "train"]
+    labels = tmp_path_factory.mktemp("withheld") / "labels"
+    write_shard(labels / "0.parquet", rows, META)
+    return labels
+
+
+def test_feedback_teaches_what_the_sweep_lacks(
+    without_reading: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Verdicts on a task that no training row knows: the retrained predictor ranks its scales and samples better."""
+    write_journal(tmp_path / "journals" / "a.jsonl", heard(700, seed=50, task="reading"))
+    fresh = [row for row in made_up_rows(200, seed=77) if row.task == "reading"]
+    features = np.array([row.image_features for row in fresh[:: len(LADDER)]])
+    questions = [fresh[0].question] * len(features)
+    right = np.array([row.score for row in fresh])
+    truth = np.stack([chance(*TASKS["reading"][1:], blobs) for blobs in features[:, BLOBS]])
+    ranked, wrong = [], []
+    for name, more in (("without", []), ("with", ["--feedback", str(tmp_path / "journals")])):
+        status, out, err = run(str(without_reading), "--out", str(tmp_path / name), *more, capsys=capsys)
+        assert status == 0, err
+        predicted = load_artifact(tmp_path / name).predictor.predict_proba(features, questions)
+        ranked.append(roc_auc_score(right, predicted.ravel()))
+        wrong.append(float(np.square(predicted - truth).mean()))
+    assert ranked[1] > ranked[0] + 0.02 and wrong[1] < 0.5 * wrong[0]
+    told = json.loads(out.splitlines()[-1])["feedback"]
+    assert told["rows"] == told["used"] == 700 and told["left_out"] == {}
+    assert "feedback: 700 of 700 rows" in err
+    artifact = load_artifact(tmp_path / "with")
+    assert "--feedback journals" in artifact.card and "feedback: 700 of 700 rows, SHA-256" in artifact.card
+    assert artifact.metrics["feedback"] == told and told["swept_sha256"] != artifact.labels_sha256
+    assert load_artifact(tmp_path / "without").labels_sha256 == told["swept_sha256"]
+
+
+def test_feedback_that_does_not_fit_is_left_out_and_counted(
+    without_reading: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Rows of another model, ladder or features, of held-out pictures, of unfamiliar samples, from second looks,
+    superseded and torn ones teach nothing: the predictor is the same to the last bit as without them."""
+    (fits,) = heard(1, seed=60, task="count")
+    held_out = next(row.image_sha256 for row in made_up_rows(500) if row.split == "test")
+    others: list[dict[str, Any]] = [
+        {"model": "another"},
+        {"ladder": (*LADDER, 1000)},
+        {"feature_version": "image-0"},
+        {"image_features": (1.0,)},
+        {"image_sha256": held_out},
+        {"second_look": True},
+        {"why": "unfamiliar"},
+    ]
+    unfit = [
+        replace(fits, answered=replace(fits.answered, decision_id=f"m3-{i}", **other)) for i, other in enumerate(others)
+    ]
+    journal = write_journal(tmp_path / "a.jsonl", [*unfit, replace(unfit[0], at=9.0)])
+    journal.write_bytes(journal.read_bytes() + b'{"torn": ')
+    trees = []
+    for name, more in (("without", []), ("with", ["--feedback", str(journal)])):
+        status, out, err = run(str(without_reading), "--out", str(tmp_path / name), *more, capsys=capsys)
+        assert status == 0, err
+        trees.append((tmp_path / name / TREES_FILE).read_bytes())
+    told = json.loads(out.splitlines()[-1])["feedback"]
+    left_out = {"held_out_picture": 1, "other_features": 2, "other_ladder": 1, "other_model": 1, "second_look": 1}
+    left_out["unfamiliar"] = 1
+    assert told["left_out"] == {**left_out, "superseded": 1} and told["torn"] == 1
+    assert told["rows"] == 8 and told["used"] == 0 and trees[0] == trees[1]
+    assert "feedback: 0 of 8 rows (left out: 1 held out picture, 2 other features," in err
+
+
 def test_users_mistakes_get_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """No table, other features, pictures in two splits, a bad loss, a folder with other things: said plainly."""
     out = str(tmp_path / "artifact")
@@ -236,6 +308,8 @@ def test_users_mistakes_get_one_line_and_status_2(tmp_path: Path, capsys: pytest
     ]
     write_shard(tmp_path / "few" / "0.parquet", lone, META)
     write_world(tmp_path / "some", pictures=60)
+    journal = str(write_journal(tmp_path / "j.jsonl", [verdict()]))
+    (tmp_path / "broken.jsonl").write_text("{}\n")
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "only-copy.txt").write_text("...")
     for arguments, says in [
@@ -247,6 +321,9 @@ def test_users_mistakes_get_one_line_and_status_2(tmp_path: Path, capsys: pytest
         ((str(tmp_path / "few"), "--out", out), "calibration pictures are too few"),
         ((str(tmp_path / "some"), "--out", out, "--again", str(tmp_path / "few")), "test samples are missing"),
         ((str(tmp_path / "some"), "--out", out, "--costs", str(tmp_path / "none.json")), "not a table of costs"),
+        ((str(tmp_path / "some"), "--out", out, "--feedback", str(tmp_path / "none")), "no feedback here"),
+        ((str(tmp_path / "some"), "--out", out, "--feedback", str(tmp_path / "broken.jsonl")), "broken.jsonl, line 1"),
+        ((str(tmp_path / "some"), "--out", out, "--feedback", journal, "--place", "tower"), "with --place tower"),
     ]:
         status, stdout, stderr = run(*arguments, capsys=capsys)
         assert status == 2 and stdout == "" and says in stderr.splitlines()[-1] and "Traceback" not in stderr

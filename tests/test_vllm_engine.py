@@ -11,7 +11,7 @@ pytest.importorskip("vllm")
 from serving.async_engine import AsyncEngine
 from serving.engine import Engine
 from serving.m3 import load
-from serving.model import Answer, Ask, Piece, Pixels
+from serving.model import Answer, Ask, Picture, Piece, Pixels
 from serving.vllm_engine import VllmM3
 from training_data.corpus import draw_item
 
@@ -30,7 +30,8 @@ def asks() -> list[Ask]:
         picture = item.picture.image
         pixels = Pixels(*picture.size, picture.tobytes())
         for question in item.questions:
-            found.append(Ask(pixels, item.item_id, question.text, drawn.choice([1, 9, 36, 144, 576]), 12))
+            shown = (Picture(pixels, item.item_id),)
+            found.append(Ask(shown, question.text, drawn.choice([1, 9, 36, 144, 576]), 12))
     return found
 
 
@@ -57,7 +58,7 @@ def test_streams_stop_and_leave(vllm, asks):
     async def scenario() -> tuple[list[object], int]:
         engine = AsyncEngine(vllm)
         ask = asks[0]
-        streamed = Ask(ask.pixels, ask.picture, ask.question, 144, 12, stream=True)
+        streamed = Ask(ask.pictures, ask.question, 144, 12, stream=True)
         told = [each async for each in engine.stream(streamed)]
         stream = engine.stream(streamed)
         await anext(stream)
@@ -76,6 +77,6 @@ def test_streams_stop_and_leave(vllm, asks):
 
 def test_chance_follows_its_seed(vllm, asks):
     ask = asks[0]
-    wild = [Ask(ask.pixels, ask.picture, ask.question, 1, 12, temperature=2.0, seed=seed) for seed in (1, 1, 2, 3, 4)]
+    wild = [Ask(ask.pictures, ask.question, 1, 12, temperature=2.0, seed=seed) for seed in (1, 1, 2, 3, 4)]
     first, again, *others = (told.text for told in answers(vllm, wild))
     assert first == again and any(other != first for other in others)

@@ -27,9 +27,10 @@ from serving.m3.model import M3Model
 
 _ROWS = 64  # the vocabulary is filled up to a multiple of this, which matrix kernels like
 _TEMPLATE = (
-    "{{ '" + VICUNA.replace("'", "\\'") + "' }}"
-    "{% for message in messages %}"
-    "{% if message.role == 'user' %}{{ ' USER: ' }}"
+    "{% if messages[0].role == 'system' %}{{ messages[0].content[0].text }}"
+    "{% else %}{{ '" + VICUNA.replace("'", "\\'") + "' }}{% endif %}"
+    "{% for message in messages if message.role != 'system' %}"
+    "{% if message.role == 'user' %}{{ ' ' if loop.first else '' }}{{ 'USER: ' }}"
     "{% for part in message.content if part.type == 'image' %}{{ '" + PLACE + "\n' }}{% endfor %}"
     "{% for part in message.content if part.type == 'text' %}{{ part.text }}{% endfor %}"
     "{% else %}{{ ' ASSISTANT: ' }}"

@@ -1,47 +1,73 @@
 """How a conversation is worded for a checkpoint, and the instructions that the original's evaluation adds."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from complexity.errors import CheckpointError, InvalidInput
 
 PLACE = "<image>"
-Format = Callable[[Sequence[str], Sequence[str]], list[str]]
-"""Q questions and the answers to those before the last -> Q texts, each from the answer before it to its own answer."""
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 
 
-def vicuna(questions: Sequence[str], answers: Sequence[str]) -> list[str]:
+class Format(Protocol):
+    """How conversations are worded."""
+
+    def __call__(self, questions: Sequence[str], answers: Sequence[str], system: str = "") -> list[str]:
+        """Q questions and the answers to those before the last -> Q texts, each from the answer before to its own.
+
+        Args:
+            system: a message that comes first; in the place of the format's own, if it has one.
+        """
+        ...
+
+
+def vicuna(questions: Sequence[str], answers: Sequence[str], system: str = "") -> list[str]:
     """What LLaVA-1.5, LLaVA-NeXT and M3 were tuned on (their `vicuna_v1`)."""
     turns = [f"USER: {question} ASSISTANT:" for question in questions]
-    return [f"{VICUNA} {turns[0]}", *turns[1:]]
+    return [f"{system or VICUNA} {turns[0]}", *turns[1:]]
 
 
-def plain(questions: Sequence[str], answers: Sequence[str]) -> list[str]:
+def plain(questions: Sequence[str], answers: Sequence[str], system: str = "") -> list[str]:
     """The bare texts, each answer on a line of its own: for models that were never tuned to chat."""
-    return [f"{question}\n" for question in questions]
+    first, *others = [f"{question}\n" for question in questions]
+    return [f"{system}\n{first}" if system else first, *others]
 
 
 def chat_template(tokenizer: PreTrainedTokenizerBase) -> Format:
     """The format that comes with a tokenizer; templates for pictures want them apart from the text, others don't."""
 
-    def word(questions: Sequence[str], answers: Sequence[str]) -> list[str]:
+    def word(questions: Sequence[str], answers: Sequence[str], system: str = "") -> list[str]:
         for apart in (True, False):
-            texts = [_applied(tokenizer, questions[: k + 1], answers[:k], apart) for k in range(len(questions))]
-            if all(_holds(text, question) for text, question in zip(texts, questions, strict=True)):
+            texts = [_applied(tokenizer, questions[: k + 1], answers[:k], system, apart) for k in range(len(questions))]
+            held = all(_holds(text, question) for text, question in zip(texts, questions, strict=True))
+            if held and system.strip() in texts[0]:
                 return _between(texts, answers, str(tokenizer.eos_token))
-        raise CheckpointError("the tokenizer's chat template leaves out the question or the pictures")
+        raise CheckpointError("the tokenizer's chat template leaves out the question, the pictures or what comes first")
 
     return word
 
 
-def _applied(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], answers: Sequence[str], apart: bool) -> str:
+def takes_system(wording: Format) -> bool:
+    """Whether conversations can begin with a system message; some templates have no place for one."""
+    try:
+        wording(["?"], [], "Be brief.")
+    except (TemplateError, CheckpointError):
+        return False
+    return True
+
+
+def _applied(
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], answers: Sequence[str], system: str, apart: bool
+) -> str:
     turns: list[dict[str, Any]] = []
+    if system:
+        turns.append({"role": "system", "content": [{"type": "text", "text": system}] if apart else system})
     for k, question in enumerate(questions):
         pictures: list[dict[str, str]] = [{"type": "image"}] * question.count(PLACE)
         parts = [*pictures, {"type": "text", "text": _words(question)}]

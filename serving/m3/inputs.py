@@ -8,7 +8,8 @@ from torch import Tensor
 
 from complexity.errors import InvalidInput
 from serving.m3.model import Encoded, M3Model
-from serving.m3.prompt import Prompt, prompt_ids
+from serving.m3.prompt import Prompt
+from serving.model import Turn
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,26 @@ class InputRow:
         return len(self.embeds) - self.visual_tokens
 
 
-def input_row(model: M3Model, prompt: Prompt, text: str, pictures: Sequence[Encoded], tokens: int) -> InputRow:
+def input_row(
+    model: M3Model,
+    prompt: Prompt,
+    text: str,
+    pictures: Sequence[Encoded],
+    tokens: int,
+    system: str = "",
+    history: Sequence[Turn] = (),
+) -> InputRow:
     """A prompt about pictures at one scale.
+
+    Args:
+        pictures: of the whole conversation; those that the history doesn't use stand before the question.
 
     Raises:
         OffLadder: `tokens` is not a rung of the model's ladder.
+        InvalidInput: fewer pictures than the history uses, or `<image>` in a text.
     """
-    ids = prompt_ids(prompt, text, len(pictures))
+    used = sum(turn.pictures for turn in history)
+    ids = prompt.asked_ids(text, len(pictures) - used, system, history)
     embeds = model.embed(ids, pictures, tokens)
     return InputRow(embeds, len(embeds) - len(ids) + len(pictures))
 

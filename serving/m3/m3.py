@@ -28,6 +28,7 @@ from serving.m3.score import Score, ScoreRequest, score
 from serving.m3.shards import find_folder
 from serving.m3.tiny import MODEL_TYPE as TINY
 from serving.m3.tower import ConvTower, settle
+from serving.model import Reads, Turn
 
 M3_TINY = Path(__file__).parent / "weights" / "m3-tiny"
 TILES = 16  # that the tower takes at once
@@ -104,15 +105,32 @@ class M3:
         """Ids of tokens that end an answer."""
         return self.prompt.stops
 
+    @property
+    def reads(self) -> Reads:
+        """What `prepare` should be given of a conversation."""
+        return self.prompt.reads
+
     @torch.inference_mode()
-    def prepare(self, question: str, pictures: Sequence[Encoded], tokens: int, answer_tokens: int) -> InputRow:
+    def prepare(
+        self,
+        question: str,
+        pictures: Sequence[Encoded],
+        tokens: int,
+        answer_tokens: int,
+        system: str = "",
+        history: Sequence[Turn] = (),
+    ) -> InputRow:
         """A prompt as the language model gets it.
+
+        Args:
+            pictures: of the whole conversation in order; those that the history doesn't use belong to the question.
 
         Raises:
             OffLadder: `tokens` is not on `ladder`.
-            InvalidInput: with an answer of `answer_tokens` it would not fit the model's context.
+            InvalidInput: with an answer of `answer_tokens` it would not fit the model's context, a text has `<image>`
+                in it, or there are fewer pictures than the history uses.
         """
-        row = input_row(self.model, self.prompt, question, pictures, tokens)
+        row = input_row(self.model, self.prompt, question, pictures, tokens, system, history)
         check_context(self.model, row.visual_tokens, row.text_tokens, answer_tokens)
         return row
 
@@ -123,6 +141,10 @@ class M3:
     def text(self, ids: Sequence[int]) -> str:
         """The answer that ids spell."""
         return self.prompt.text(ids)
+
+    def token(self, token: int) -> tuple[str, bytes]:
+        """A token's text, with U+FFFD for characters that aren't complete, and its bytes; none for a special token."""
+        return self.prompt.token(token)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """Log-probabilities of given answers, in one forward pass; scales and pictures mix freely.

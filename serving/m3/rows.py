@@ -28,6 +28,7 @@ class NewRow:
     embeds: Tensor  # (L, D), the language model's input
     most: int  # new tokens
     sampling: Sampling = field(default_factory=Sampling)
+    alternatives: int = 0  # the likeliest tokens, told with each that it says
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Said:
     owner: Any
     token: int
     logprob: float  # natural
+    top: tuple[tuple[int, float], ...] = ()  # the row's alternatives with their logprobs, the likeliest first
 
 
 @dataclass
@@ -46,6 +48,7 @@ class _Row:
     room: int  # that it will need at most
     sampling: Sampling
     generator: torch.Generator | None
+    alternatives: int
 
 
 class Rows:
@@ -81,7 +84,7 @@ class Rows:
         last = states[torch.arange(len(new)), torch.tensor(lengths, device=states.device) - 1]
         running = len(self._rows)
         rows = self._rows + [
-            _Row(row.owner, length, length + row.most, row.sampling, row.sampling.generator())
+            _Row(row.owner, length, length + row.most, row.sampling, row.sampling.generator(), row.alternatives)
             for row, length in zip(new, lengths, strict=True)
         ]
         self._make_room(rows)
@@ -105,9 +108,10 @@ class Rows:
                 said[i] = sample(logprobs[i], row.sampling, row.generator)
         self._said = said
         chosen = logprobs.gather(1, said[:, None])[:, 0].tolist()
+        tops = self._tops(logprobs)
         return [
-            Said(row.owner, token, logprob)
-            for row, token, logprob in zip(self._rows, said.tolist(), chosen, strict=True)
+            Said(row.owner, token, logprob, tops.get(i, ()))
+            for i, (row, token, logprob) in enumerate(zip(self._rows, said.tolist(), chosen, strict=True))
         ]
 
     @torch.inference_mode()
@@ -157,6 +161,18 @@ class Rows:
         self._state, self._said = states[:, 0], None
         for row in self._rows:
             row.length += 1
+
+    def _tops(self, logprobs: Tensor) -> dict[int, tuple[tuple[int, float], ...]]:
+        """By row, the likeliest tokens of (R, V) and their log-probabilities, for those rows that want them."""
+        wants = [i for i, row in enumerate(self._rows) if row.alternatives]
+        if not wants:
+            return {}
+        most = min(max(self._rows[i].alternatives for i in wants), logprobs.shape[1])
+        values, tokens = logprobs[wants].topk(most)
+        return {
+            i: tuple(zip(likeliest, each, strict=True))[: self._rows[i].alternatives]
+            for i, likeliest, each in zip(wants, tokens.tolist(), values.tolist(), strict=True)
+        }
 
     def _make_room(self, rows: Sequence[_Row]) -> None:
         """Have a table for rows at their longest, and not much larger than that."""
