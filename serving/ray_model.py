@@ -4,12 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from ray.exceptions import RayError, RayTaskError
+from ray.serve import context as serve_context
 from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from complexity.errors import ArtifactError, InvalidInput
 from complexity.sample import Sample
@@ -39,7 +41,7 @@ class RayModel:
         Raises:
             ArtifactError: the pools don't reach the finest scale.
         """
-        told: list[ModelInfo] = [await _translated(handle.info.remote()) for _, handle in self._pools]
+        told: list[ModelInfo] = [await _translated(_called(handle.info)) for _, handle in self._pools]
         if self._pools[-1][0] < told[0].ladder[-1]:
             raise ArtifactError(f"no pool takes {told[0].ladder[-1]} tokens, the model's finest scale")
         return told[0]
@@ -50,7 +52,7 @@ class RayModel:
             async with asyncio.timeout(self._timeout_s):
                 for left in reversed(range(TRIES)):
                     try:
-                        reply: Answer | Refusal = await _translated(self._near(ask).answer.remote(ask))
+                        reply: Answer | Refusal = await _translated(_called(self._near(ask).answer, ask))
                         return _accepted(reply)
                     except ModelUnavailable:
                         if not left:
@@ -64,7 +66,7 @@ class RayModel:
         """Pieces of an answer; a second replica is asked where the first goes away before it said anything."""
         deadline_s = time.monotonic() + self._timeout_s
         for left in reversed(range(TRIES)):
-            told: Any = self._near(ask, stream=True).stream.remote(ask)
+            told = _called(self._near(ask, stream=True).stream, ask)
             begun = False
             try:
                 while True:  # no asyncio.timeout around it: the server may go on with a stream in another task
@@ -87,7 +89,7 @@ class RayModel:
         """What the tower sees of a sample's picture, in numbers (G,); the replica keeps its visual tokens."""
         look = Look(await asyncio.to_thread(pixels_of, sample), sample.image_sha256)
         async with asyncio.timeout(self._timeout_s):
-            seen: np.ndarray = await _translated(self._near(look).look.remote(look))
+            seen: np.ndarray = await _translated(_called(self._near(look).look, look))
         return seen
 
     def _near(self, asked: Ask | Look, stream: bool = False) -> DeploymentHandle:
@@ -104,10 +106,28 @@ def _accepted(reply: Any) -> Any:
     return reply
 
 
+def _called(method: Any, *args: Any) -> Any:
+    """Call a replica's method by a request id of its own.
+
+    Inside an HTTP request Ray gives all calls that request's id, and of two under way with one id it loses one.
+    """
+    context = serve_context._get_serve_request_context()
+    apart = replace(context, _internal_request_id="", cancel_on_parent_request_cancel=False)
+    token = serve_context._serve_request_context.set(apart)
+    try:
+        return method.remote(*args)
+    finally:
+        serve_context._serve_request_context.reset(token)
+
+
 async def _translated(reply: Any) -> Any:
     """Await a handle's reply, turning Ray's failures into the service's own."""
     try:
         return await reply
+    except asyncio.CancelledError:
+        if isinstance(reply, DeploymentResponse):  # whoever asked is gone: its place is freed
+            reply.cancel()
+        raise
     except BackPressureError:
         raise ModelOverloaded("too many requests wait for the model; try again") from None
     except RayTaskError:  # the replica is there, and its code broke

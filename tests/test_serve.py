@@ -244,7 +244,7 @@ def test_a_question_beyond_the_models_context_is_the_clients_mistake(client):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("n", 2), ("temperature", 2.5), ("logprobs", True), ("logit_bias", {"5": 1})]
+    ("option", "value"), [("n", 9), ("temperature", 2.5), ("top_logprobs", 3), ("logit_bias", {"5": 1})]
 )
 def test_an_option_that_cannot_be_honoured_is_refused_by_name(client, option, value):
     with pytest.raises(openai.BadRequestError) as caught:
