@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 6
+DRAIN_S = 65  # for requests under way when told to stop: a little more than answer_timeout_s
 POLL_S = 0.2
 LOGS = "/tmp/ray/session_latest/logs/serve"
 OBJECT_STORE_BYTES = 256 * 2**20  # pictures on their way to the replica; Ray's default takes 30% of the memory
@@ -62,6 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, default=Path("ray_app.yaml"), help="default: %(default)s")
     parser.add_argument("--host", help="address to listen on; default: http_options.host of the config")
     parser.add_argument("--port", type=int, help="port to listen on; default: http_options.port of the config")
+    parser.add_argument(
+        "--metrics-port", type=int, help="port of 127.0.0.1 for Prometheus, at /metrics; default: any free one"
+    )
     args = parser.parse_args(argv)
     stop = threading.Event()
     haproxy = tempfile.TemporaryDirectory(prefix="m3-haproxy-")
@@ -74,7 +78,9 @@ def main(argv: list[str] | None = None) -> int:
         check_free(address)
         os.chdir(file.parent)  # the file's relative paths count from its own folder
         check_folders(config)
-        run(config, address, stop, lambda: read_config(file, args.host, args.port))
+        if args.metrics_port is not None:
+            check_free(Address("127.0.0.1", args.metrics_port))
+        run(config, address, stop, lambda: read_config(file, args.host, args.port), args.metrics_port)
     except M3Error as error:
         print(f"serve-m3: {error}", file=sys.stderr)
         return 2
@@ -93,6 +99,8 @@ def environment(given: os._Environ[str] | dict[str, str], folder: Path) -> dict[
         # A token of our own: without one, Ray writes ~/.ray/auth_token.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # All of Ray on the loopback address; it would listen on every interface. By default so on Windows and macOS.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # On a busy machine the HTTP proxy takes longer than Ray's 5 s to come up, and Ray would kill it for that.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
@@ -156,18 +164,25 @@ def check_free(address: Address) -> None:
 
 
 def run(
-    config: "ServeDeploySchema", address: Address, stop: threading.Event, read: Callable[[], "ServeDeploySchema"]
+    config: "ServeDeploySchema",
+    address: Address,
+    stop: threading.Event,
+    read: Callable[[], "ServeDeploySchema"],
+    metrics_port: int | None = None,
 ) -> None:
     """Start Ray and the application, say when it is ready, serve until `stop` is set or a signal comes, stop all.
 
+    Requests under way are answered first, unless a second signal comes.
     SIGHUP has the config read again: a changed `user_config` is taken over by the running replicas, other changes
     replace them.
     """
     import ray
 
-    changed = threading.Event()
+    changed, hurry = threading.Event(), threading.Event()
 
     def told_to_stop(signum: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            hurry.set()
         stop.set()
 
     def told_to_read(signum: int, frame: FrameType | None) -> None:
@@ -177,7 +192,7 @@ def run(
     print("serve-m3: starting, this takes about 20 s ...", file=terminal, flush=True)
     try:
         with _muted():
-            client = start(config)
+            client = start(config, metrics_port)
             for signum in (signal.SIGINT, signal.SIGTERM):  # after ray.init, which sets handlers of its own
                 signal.signal(signum, told_to_stop)
             signal.signal(signal.SIGHUP, told_to_read)
@@ -191,13 +206,42 @@ def run(
                 redeploy(client, read, terminal)
         print("serve-m3: stopping ...", file=terminal, flush=True)
         with _muted():
+            for admin in admin_sockets(Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"])):
+                drain(admin, hurry)
             client.shutdown(timeout_s=STOP_TIMEOUT_S)
     finally:
         with _muted():
             ray.shutdown()
 
 
-def start(config: "ServeDeploySchema") -> "ServeControllerClient":
+def admin_sockets(path: Path) -> list[Path]:
+    """HAProxy's admin sockets: Ray puts them in folders of its own making beside the path that it was given."""
+    return [found for found in path.parent.rglob(path.name) if found.is_socket()]
+
+
+def drain(admin: Path, hurry: threading.Event, limit_s: float = DRAIN_S) -> None:
+    """Have HAProxy take no more requests, and wait until those under way have their answers.
+
+    Args:
+        admin: HAProxy's admin socket.
+        hurry: set when nobody wants to wait any longer.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX) as asked:
+            asked.settimeout(5)
+            asked.connect(str(admin))
+            asked.sendall(b"show info\n")
+            told = b"".join(iter(lambda: asked.recv(65_536), b"")).decode()
+        pid = int(re.search(r"^Pid: (\d+)$", told, re.MULTILINE)[1])  # type: ignore[index]
+        os.kill(pid, signal.SIGUSR1)  # its soft stop: it listens no more, and ends with its last connection
+    except (OSError, TypeError):  # it isn't there: nothing is under way
+        return
+    deadline_s = time.monotonic() + limit_s
+    while _runs(pid) and time.monotonic() < deadline_s and not hurry.wait(POLL_S / 4):
+        pass
+
+
+def start(config: "ServeDeploySchema", metrics_port: int | None = None) -> "ServeControllerClient":
     """Start a Ray of our own on this machine and hand it the application, without waiting for that.
 
     Raises:
@@ -215,6 +259,7 @@ def start(config: "ServeDeploySchema") -> "ServeControllerClient":
             include_dashboard=False,
             logging_level=logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
+            _metrics_export_port=metrics_port,
         )
         client = serve_start(
             http_options=config.http_options.model_dump(),
@@ -278,6 +323,14 @@ def _muted() -> Iterator[None]:
     """Keep the chatter that Ray relays from its processes off the terminal; its log files have it."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and hasn't ended; one that merely awaits its parent has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _answers(url: str) -> bool:

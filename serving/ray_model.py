@@ -113,7 +113,7 @@ def _called(method: Any, *args: Any) -> Any:
     """
     context = serve_context._get_serve_request_context()
     apart = replace(context, _internal_request_id="", cancel_on_parent_request_cancel=False)
-    token = serve_context._serve_request_context.set(apart)
+    token = serve_context._serve_request_context.set(apart)  # type: ignore[arg-type]  # Ray declares it as None's
     try:
         return method.remote(*args)
     finally:

@@ -143,7 +143,7 @@ class Ingress:
         shadow = None if knob.shadow is None else Shadow(self._router(knob.shadow, None), self._accounts.shadowed)
         canary = None if knob.canary is None else Canary(self._router(knob.canary, None), knob.canary_percent)
         rollout = Rollout(serving, shadow, canary)
-        self._accounts.drift = _drift(serving)
+        self._accounts.drift = None if settings.second_look else _drift(serving)  # first answers have another price
         return rollout
 
     def _router(self, artifact: Path, price: float | None) -> Router:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -10,8 +11,8 @@ pytest.importorskip("vllm")
 
 from serving.async_engine import AsyncEngine
 from serving.engine import Engine
-from serving.m3 import load
-from serving.model import Answer, Ask, Picture, Piece, Pixels
+from serving.m3 import NewRow, load
+from serving.model import Answer, Ask, Picture, Piece, Pixels, Turn
 from serving.vllm_engine import VllmM3
 from training_data.corpus import draw_item
 
@@ -80,3 +81,36 @@ def test_chance_follows_its_seed(vllm, asks):
     wild = [Ask(ask.pictures, ask.question, 1, 12, temperature=2.0, seed=seed) for seed in (1, 1, 2, 3, 4)]
     first, again, *others = (told.text for told in answers(vllm, wild))
     assert first == again and any(other != first for other in others)
+
+
+def test_log_probabilities_and_alternatives_are_the_engines_own(vllm, asks):
+    """Also where the sampling has another temperature: they are the model's."""
+    wished = [replace(ask, logprobs=count) for ask, count in zip(asks[:4], (0, 1, 5, 20), strict=True)]
+    ours, theirs = answers(Engine(load()), wished), answers(vllm, wished)
+    for wish, mine, other in zip(wished, ours, theirs, strict=True):
+        assert [each.raw for each in other.logprobs] == [each.raw for each in mine.logprobs]
+        assert [len(each.top) for each in other.logprobs] == [wish.logprobs] * len(mine.logprobs)
+        for one, same in zip(mine.logprobs, other.logprobs, strict=True):
+            assert same.logprob == pytest.approx(one.logprob, abs=1e-2)
+            assert [each[1] for each in same.top] == pytest.approx([each[1] for each in one.top], abs=0.1)
+    (hot,) = answers(vllm, [replace(asks[0], temperature=0.1, logprobs=2)])
+    (cold,) = answers(vllm, [replace(asks[0], logprobs=2)])
+    assert hot.logprobs[0].top[0][1] == pytest.approx(cold.logprobs[0].top[0][1], abs=1e-3)
+
+
+def test_conversations_and_several_pictures_are_read_alike(vllm, asks):
+    """m3-tiny leaves them out, so its prompts are made here as a model would that reads them."""
+    m3 = load()
+    encoded = m3.encode([draw_item("test", 0, index, 1).picture.image for index in range(2)])
+    history = (Turn("What is written on the sign?", "EXIT", 1),)
+    prepared = m3.prepare("What colour is the background?", encoded, 36, 12, "Be brief.", history)
+    said = []
+    for rows in (m3.rows(), vllm._m3.rows()):
+        rows.join([NewRow("owner", prepared.embeds, 12)])
+        ids: list[int] = []
+        while not ids or (ids[-1] not in m3.stops and len(ids) < 12):
+            ids += [each.token for each in rows.say()]
+            rows.advance()
+        rows.leave({"owner"})
+        said.append(ids)
+    assert said[0] == said[1] and prepared.visual_tokens == 72
