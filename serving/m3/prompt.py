@@ -100,8 +100,8 @@ class TinyPrompt:
     """m3-tiny's: <s>, visual tokens, question, line break, answer, </s>; a system message is a line after the <s>.
 
     It has learnt from one picture and one question at a time. On 600 pairs of the test split at 144 tokens, an
-    earlier turn before the question costs 11 points of accuracy, another picture 15, a system message of 300
-    characters 7; one of a line costs nothing, and isn't heeded either.
+    earlier turn before the question costs 11 points of accuracy, another picture 15; on 600 others a system message of
+    300 characters costs 7.5, while one of a line costs at most 1.2.
     """
 
     stops = frozenset({EOS})
