@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -27,6 +27,7 @@ VALUE_VERSION = 2  # a value is this byte, a count N as another, and N little-en
 TTL_JITTER = 0.1  # entries written together don't all expire together
 BREAK_AFTER = 3  # failures in a row until Redis is left alone
 MOST_WRITES = 256  # in flight; more are dropped
+CONNECTIONS = 16  # for all calls in flight: a burst that opened one for each would time out over connecting
 
 log = logging.getLogger(__name__)
 
@@ -202,11 +203,14 @@ class DecisionCache:
 def _connect(redis_url: str, timeout_s: float) -> Redis:
     """A client that gives up at once; it opens no connection before the first command."""
     try:
-        return Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             redis_url,
+            max_connections=CONNECTIONS,
+            timeout=timeout_s,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),  # the default tries ten times: 58 s on a hung server
         )
+        return Redis.from_pool(pool)
     except ValueError:  # the URL isn't repeated: it may hold a password
         raise InvalidInput("redis_url must start with redis://, rediss:// or unix://", "redis_url") from None
