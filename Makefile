@@ -1,8 +1,10 @@
 PYTHON ?= python3
 PORT ?= 8000
+CASES ?= 50000
+REQUESTS ?= 20000
 STAMP := .venv/.installed
 
-.PHONY: install serve test test-vllm lint clean
+.PHONY: install serve test test-vllm fuzz chaos lint clean
 
 install: $(STAMP)
 
@@ -34,6 +36,13 @@ $(VLLM): pyproject.toml constraints.txt
 
 test-vllm: $(VLLM)
 	.venv-vllm/bin/python -m pytest tests/test_vllm_engine.py
+
+# longer runs of what the tests do a share of
+fuzz: install
+	.venv/bin/python benchmarks/fuzz.py --cases $(CASES)
+
+chaos: install
+	.venv/bin/python benchmarks/chaos.py --requests $(REQUESTS)
 
 lint: install
 	.venv/bin/ruff check .

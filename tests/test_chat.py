@@ -225,7 +225,11 @@ def test_feedback_becomes_a_row_that_training_takes(tmp_path):
             ]
             wrong = [
                 await client.post("/v1/feedback", json=body)
-                for body in ({"decision_id": name}, verdict | {"correct": False}, {"decision_id": "m3-" + "0" * 32})
+                for body in (
+                    {"decision_id": name},
+                    verdict | {"correct": False},
+                    verdict | {"decision_id": "m3-" + "0" * 32},
+                )
             ]
             return [known, *keyed, *wrong]
 

@@ -1,4 +1,4 @@
-"""Pictures that are odd, damaged or made to hurt: each is decoded as it is meant, or refused as the caller's mistake."""
+"""Pictures that are odd, damaged or made to hurt: each is decoded as it is meant, or refused as a caller's mistake."""
 
 import io
 import random

@@ -1,0 +1,326 @@
+"""Mixed load on the real service while its parts are broken in turn.
+
+python benchmarks/chaos.py --requests 20000 --seed 0
+
+Starts serve-m3 with two replicas, a Redis of its own and feedback journals. While requests run, Redis is killed and
+restarted, frozen, and filled with garbage; replicas of the model are killed; the router is exchanged, also for a broken
+one; a burst goes beyond the queues. Greedy answers at fixed scales must stay what they were before the first fault, every
+request must end, errors must be documented ones, and every feedback that was acknowledged must be in the journals.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import redis
+import yaml
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # how a Redis and the service are started
+
+from doubles import data_url
+from redis_process import RedisProcess, _binary, start_redis
+from server import Server, start
+
+from complexity.feedback import read_feedback
+from serving.settings import ROOT
+from training_data.corpus import draw_item
+
+DOCUMENTED_5XX = {"model_unavailable", "timeout", "feedback_not_stored"}
+CLIENTS = 12
+LIMIT_S = 70.0  # of a request; the service gives up after 60
+KINDS = ("fixed", "fixed", "fixed", "auto", "auto", "stream", "two", "route", "batch", "feedback", "bad", "leave")
+
+
+@dataclass
+class Outcome:
+    """What was seen."""
+
+    known: dict[str, str] = field(default_factory=dict)  # answers before the faults
+    stored: set[str] = field(default_factory=set)  # decisions whose feedback was acknowledged
+    decided: list[str] = field(default_factory=list)
+    by_status: Counter[str] = field(default_factory=Counter)
+    by_code: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
+    wrong: int = 0
+    hung: int = 0
+    undocumented_5xx: int = 0
+    torn: int = 0  # streams that ended without [DONE] and without an error event
+
+
+class Load:
+    """Sends requests of all kinds."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, rng: random.Random, outcome: Outcome):
+        self._url, self._session, self._rng, self.outcome = url, session, rng, outcome
+        items = [draw_item("test", 7_000_000, index, questions=3) for index in range(60)]
+        self._asked = [(data_url(item.png), asked.text) for item in items for asked in item.questions]
+
+    def body(self, i: int, model: str, **options: Any) -> dict[str, Any]:
+        url, question = self._asked[i % len(self._asked)]
+        content = [{"type": "text", "text": question}, {"type": "image_url", "image_url": {"url": url}}]
+        return {"model": model, "messages": [{"role": "user", "content": content}], **options}
+
+    async def post(self, path: str, body: Any, headers: dict[str, str] | None = None) -> tuple[int, str]:
+        """Status and text; counts what must not be."""
+        self.outcome.requests += 1
+        start_s = time.monotonic()
+        try:
+            limit = aiohttp.ClientTimeout(total=LIMIT_S)
+            async with self._session.post(self._url + path, json=body, headers=headers, timeout=limit) as reply:
+                status, text = reply.status, await reply.text()
+        except TimeoutError:
+            self.outcome.hung += 1
+            return 0, ""
+        except aiohttp.ClientError as error:
+            self._note("lost", type(error).__name__)
+            self.outcome.undocumented_5xx += 1
+            return 0, ""
+        self.outcome.hung += time.monotonic() - start_s > LIMIT_S
+        code = ""
+        if status >= 400:
+            try:
+                code = json.loads(text)["error"]["code"]
+            except (ValueError, KeyError, TypeError):
+                code = "no JSON"
+            if status >= 500 and code not in DOCUMENTED_5XX:
+                self.outcome.undocumented_5xx += 1
+                print(f"{path} {status}: {text[:300]}", file=sys.stderr)
+        self._note(str(status), code)
+        return status, text
+
+    def _note(self, status: str, code: str) -> None:
+        self.outcome.by_status[status] += 1
+        if code:
+            self.outcome.by_code[code] += 1
+
+    async def fixed(self, i: int, model: str | None = None) -> None:
+        """A greedy answer at a fixed scale, the same before and during all faults."""
+        model = model or self._rng.choice(("m3-1", "m3-36", "m3-144"))
+        i %= len(self._asked)
+        status, text = await self.post("/v1/chat/completions", self.body(i, model))
+        if status == 200:
+            said = json.loads(text)["choices"][0]["message"]["content"]
+            self.outcome.wrong += said != self.outcome.known.setdefault(f"{i} {model}", said)
+
+    async def one(self, kind: str, i: int) -> None:
+        """A request of a kind."""
+        chat, outcome = "/v1/chat/completions", self.outcome
+        match kind:
+            case "fixed":
+                await self.fixed(i)
+            case "auto":
+                status, text = await self.post(chat, self.body(i, "m3-auto"))
+                if status == 200:
+                    outcome.decided.append(json.loads(text)["m3"]["decision_id"])
+            case "stream":
+                status, text = await self.post(chat, self.body(i, "m3-auto", stream=True))
+                ended = text.rstrip().endswith("data: [DONE]")
+                outcome.torn += status == 200 and not ended and '"error"' not in text
+            case "two":
+                await self.post(chat, self.body(i, "m3-9", n=2, temperature=1))
+            case "route":
+                await self.post("/v1/route", self.body(i, "m3-auto-0.02"))
+            case "batch":
+                await self.post("/v1/route/batch", {"requests": [self.body(i + k, "m3-auto") for k in range(4)]})
+            case "feedback" if outcome.decided:
+                name = outcome.decided.pop(self._rng.randrange(len(outcome.decided)))
+                verdict = {"decision_id": name, "correct": self._rng.random() < 0.5}
+                status, _ = await self.post("/v1/feedback", verdict, {"idempotency-key": name})
+                if status == 200:
+                    outcome.stored.add(name)
+            case "bad":
+                await self.post(chat, self.body(i, "m3-7"))
+            case "leave":
+                try:
+                    await asyncio.wait_for(self.post(chat, self.body(i, "m3-576", stream=True)), 0.05)
+                except TimeoutError:
+                    self._note("left", "")
+
+
+def processes(service: Server, title: bytes) -> dict[int, int]:
+    """Resident megabytes of the service's processes of a title, by process id."""
+    found = {}
+    for pid in service.children():
+        try:
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title):
+                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                found[pid] = pages * os.sysconf("SC_PAGE_SIZE") // 2**20
+        except OSError:
+            pass
+    return found
+
+
+class Faults:
+    """Breaks things, and mends them."""
+
+    def __init__(self, service: Server, server: RedisProcess, config: Path, folder: Path, load: Load):
+        self._service, self._redis, self._config, self._folder, self._load = service, server, config, folder, load
+
+    def all(self) -> list[Callable[[], Awaitable[None]]]:
+        return [self.redis_killed, self.redis_frozen, self.redis_garbage, self.redis_full, self.replica_killed] + [
+            self.router_exchanged,
+            self.broken_artifact,
+            self.burst,
+            self.replica_frozen,
+        ]
+
+    async def redis_killed(self) -> None:
+        self._redis.kill()
+        await asyncio.sleep(4)
+        options = ["--port", str(self._redis.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
+        log = (self._folder / "redis-again.log").open("wb")
+        self._redis = RedisProcess(self._redis.port, subprocess.Popen([_binary(), *options], stdout=log, stderr=log))
+        await asyncio.sleep(6)
+
+    async def redis_frozen(self) -> None:
+        self._redis.freeze()
+        await asyncio.sleep(4)
+        self._redis.thaw()
+        await asyncio.sleep(6)
+
+    async def redis_garbage(self) -> None:
+        with redis.Redis(port=self._redis.port) as client:
+            for name in client.scan_iter("m3:*"):
+                client.set(
+                    name, random.choice((b"", b"garbage", b"\x01\x06" + bytes(24), bytes([2, 6]) + b"\xff" * 24))
+                )
+        await asyncio.sleep(4)
+
+    async def redis_full(self) -> None:
+        with redis.Redis(port=self._redis.port) as client:
+            client.config_set("maxmemory", "1")
+            await asyncio.sleep(4)
+            client.config_set("maxmemory", "0")
+
+    async def replica_killed(self) -> None:
+        os.kill(min(processes(self._service, b"ray::ServeReplica:m3:M3")), signal.SIGKILL)
+        await self._two_replicas()
+
+    async def replica_frozen(self) -> None:
+        """Its health check fails, and it is replaced."""
+        pid = min(processes(self._service, b"ray::ServeReplica:m3:M3"))
+        os.kill(pid, signal.SIGSTOP)
+        while pid in processes(self._service, b"ray::ServeReplica:m3:M3"):
+            await asyncio.sleep(1)
+        await self._two_replicas()
+
+    async def _two_replicas(self) -> None:
+        while len(processes(self._service, b"ray::ServeReplica:m3:M3")) < 2:
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(3)
+
+    async def router_exchanged(self) -> None:
+        await self._configured({"artifact": str(ROOT / "router/artifacts/m3-tiny-tower")})
+
+    async def broken_artifact(self) -> None:
+        await self._configured({"artifact": str(self._folder)})
+        await self._configured({})
+
+    async def _configured(self, user_config: dict[str, Any]) -> None:
+        told = yaml.safe_load(self._config.read_text())
+        told["applications"][0]["deployments"][0]["user_config"] = user_config
+        self._config.write_text(yaml.safe_dump(told))
+        self._service.process.send_signal(signal.SIGHUP)
+        await asyncio.sleep(4)
+
+    async def burst(self) -> None:
+        await asyncio.gather(*(self._load.fixed(i, "m3-144") for i in range(700)))
+
+
+async def run(service: Server, server: RedisProcess, config: Path, folder: Path, requests: int, seed: int) -> dict:
+    rng, outcome = random.Random(seed), Outcome()
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        load = Load(service.url, session, rng, outcome)
+        for model in ("m3-1", "m3-36", "m3-144"):  # what is right, and a service that is warm
+            for first in range(0, 180, 12):
+                await asyncio.gather(*(load.fixed(i, model) for i in range(first, first + 12)))
+        living = b"ray::ServeReplica:m3:Ingress"
+        before = processes(service, living)
+        bar = tqdm(total=requests, mininterval=2)
+        done = asyncio.Event()
+
+        async def client() -> None:
+            while not (done.is_set() and outcome.requests >= requests):
+                seen = outcome.requests
+                await load.one(rng.choice(KINDS), rng.randrange(1 << 20))
+                bar.update(outcome.requests - seen)
+
+        faults = Faults(service, server, config, folder, load)
+        told: list[dict[str, Any]] = []
+
+        async def break_things() -> None:
+            start_s = time.monotonic()
+            for fault in faults.all():
+                at_s = time.monotonic() - start_s
+                await fault()
+                told.append(
+                    {"name": fault.__name__, "at_s": round(at_s), "took_s": round(time.monotonic() - start_s - at_s)}
+                )
+                bar.write(f"{told[-1]} {dict(outcome.by_status)}", file=sys.stderr)
+            done.set()
+
+        await asyncio.gather(break_things(), *(client() for _ in range(CLIENTS)))
+        bar.close()
+        await asyncio.sleep(3)
+        after = processes(service, living)
+        kept = {row.answered.decision_id for row in read_feedback(folder / "feedback").rows}
+    return {
+        "requests": outcome.requests,
+        "wrong": outcome.wrong,
+        "hung": outcome.hung,
+        "undocumented_5xx": outcome.undocumented_5xx,
+        "lost_feedback": len(outcome.stored - kept),
+        "rss_growth_mb": max((after[pid] - before[pid] for pid in before if pid in after), default=None),
+        "torn_streams": outcome.torn,
+        "feedback": len(outcome.stored),
+        "by_status": dict(outcome.by_status),
+        "by_code": dict(outcome.by_code),
+        "faults": told,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("chaos.py", description=__doc__)
+    parser.add_argument("--requests", type=int, default=20_000, help="at least so many (20000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the load (0)")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        server = start_redis(folder)
+        config = folder / "ray_app.yaml"
+        told = yaml.safe_load((ROOT / "ray_app.yaml").read_text())
+        told["applications"][0]["args"] |= {
+            "model": str(ROOT / "serving/m3/weights/m3-tiny"),
+            "artifact": str(ROOT / "router/artifacts/m3-tiny"),
+            "redis_url": server.url,
+            "feedback_dir": str(folder / "feedback"),
+        }
+        config.write_text(yaml.safe_dump(told))
+        service = start(folder / "log.txt", "--config", str(config))
+        try:
+            found = asyncio.run(run(service, server, config, folder, args.requests, args.seed))
+        finally:
+            service.stop()
+            subprocess.run(["pkill", "-f", f"redis-server.*:{server.port}"], check=False)
+    print(json.dumps(found))
+    bad = ("wrong", "hung", "undocumented_5xx", "lost_feedback", "torn_streams")
+    return 1 if any(found[each] for each in bad) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
