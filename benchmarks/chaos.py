@@ -3,9 +3,9 @@
 python benchmarks/chaos.py --requests 20000 --seed 0
 
 Starts serve-m3 with two replicas, a Redis of its own and feedback journals. While requests run, Redis is killed and
-restarted, frozen, and filled with garbage; replicas of the model are killed; the router is exchanged, also for a broken
-one; a burst goes beyond the queues. Greedy answers at fixed scales must stay what they were before the first fault, every
-request must end, errors must be documented ones, and every feedback that was acknowledged must be in the journals.
+restarted, frozen, filled with garbage and full; replicas of the model are killed and frozen; the router is exchanged,
+also for a broken one; a burst goes beyond the queues. Greedy answers at fixed scales must stay what they were before
+the first fault, every request must end, errors must be documented ones, and acknowledged feedback must be kept.
 """
 
 import argparse

@@ -9,6 +9,7 @@ service's. The same seed gives the same cases.
 
 import argparse
 import asyncio
+import copy
 import json
 import random
 import resource
@@ -75,6 +76,10 @@ def hostile_body(rng: random.Random, pictures: list[bytes]) -> bytes:
     return text.encode(errors="surrogatepass") + (b"\xff" if rng.random() < 0.02 else b"")
 
 
+def _value(rng: random.Random) -> Any:
+    return copy.deepcopy(rng.choice(VALUES))  # lists and objects are filled by what is replaced later
+
+
 def _replace(body: Any, rng: random.Random) -> None:
     """Put something else in the place of a random value of a JSON tree, or add a field."""
     while True:
@@ -86,11 +91,10 @@ def _replace(body: Any, rng: random.Random) -> None:
             body = body[key]
             continue
         if isinstance(body, dict) and rng.random() < 0.3:
-            body[rng.choice(("n", "stop", "m3", "stream", "logprobs", "top_p", "seed", "tools", "x" * 300))] = (
-                rng.choice(VALUES)
-            )
+            name = rng.choice(("n", "stop", "m3", "stream", "logprobs", "top_p", "seed", "tools", "x" * 300))
+            body[name] = _value(rng)
         else:
-            body[key] = rng.choice(VALUES)
+            body[key] = _value(rng)
         return
 
 

@@ -15,6 +15,8 @@ from serving.settings import Settings
 COMMON: dict[str, Any] = {
     "ray_actor_options": {"num_cpus": 0},  # a machine with one core holds everything; `threads` bounds the model
     "max_constructor_retry_count": 1,  # a folder that doesn't load won't load the second time
+    "health_check_period_s": 5,
+    "health_check_timeout_s": 10,  # three in a row have a replica replaced; its event loop is never busy for long
     "graceful_shutdown_wait_loop_s": 0.1,
     "graceful_shutdown_timeout_s": 5,
 }
