@@ -39,6 +39,7 @@ from complexity.feedback import read_feedback
 from serving.settings import ROOT
 from training_data.corpus import draw_item
 
+MODEL = b"ray::ServeReplica:m3:M3"
 DOCUMENTED_5XX = {"model_unavailable", "timeout", "feedback_not_stored"}
 CLIENTS = 12
 LIMIT_S = 70.0  # of a request; the service gives up after 60
@@ -100,6 +101,8 @@ class Load:
                 self.outcome.undocumented_5xx += 1
                 print(f"{path} {status}: {text[:300]}", file=sys.stderr)
         self._note(str(status), code)
+        if status == 429:
+            await asyncio.sleep(self._rng.random())  # as Retry-After asks
         return status, text
 
     def _note(self, status: str, code: str) -> None:
@@ -207,19 +210,21 @@ class Faults:
             client.config_set("maxmemory", "0")
 
     async def replica_killed(self) -> None:
-        os.kill(min(processes(self._service, b"ray::ServeReplica:m3:M3")), signal.SIGKILL)
+        os.kill(min(processes(self._service, MODEL)), signal.SIGKILL)
         await self._two_replicas()
 
     async def replica_frozen(self) -> None:
         """Its health check fails, and it is replaced."""
-        pid = min(processes(self._service, b"ray::ServeReplica:m3:M3"))
-        os.kill(pid, signal.SIGSTOP)
-        while pid in processes(self._service, b"ray::ServeReplica:m3:M3"):
-            await asyncio.sleep(1)
+        before = processes(self._service, MODEL)
+        frozen = min(before)
+        os.kill(frozen, signal.SIGSTOP)
+        while not set(processes(self._service, MODEL)) - set(before):
+            await asyncio.sleep(0.5)
+        os.kill(frozen, signal.SIGKILL)  # Ray has given it up, and it can't end by itself
         await self._two_replicas()
 
     async def _two_replicas(self) -> None:
-        while len(processes(self._service, b"ray::ServeReplica:m3:M3")) < 2:
+        while len(processes(self._service, MODEL)) < 2:
             await asyncio.sleep(0.5)
         await asyncio.sleep(3)
 
