@@ -261,9 +261,8 @@ async def run(service: Server, server: RedisProcess, config: Path, folder: Path,
 
         async def client() -> None:
             while not (done.is_set() and outcome.requests >= requests):
-                seen = outcome.requests
                 await load.one(rng.choice(KINDS), rng.randrange(1 << 20))
-                bar.update(outcome.requests - seen)
+                bar.update(outcome.requests - bar.n)
 
         faults = Faults(service, server, config, folder, load)
         told: list[dict[str, Any]] = []
