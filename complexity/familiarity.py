@@ -83,14 +83,21 @@ class Familiarity:
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> "Familiarity":
-        """Raises KeyError, TypeError or ValueError when `told` isn't what `as_json` gives."""
+        """Raises KeyError, TypeError, ValueError or OverflowError when `told` isn't what `as_json` gives."""
         mean = np.array(told["mean"], float)
         scale = np.array([np.inf if value is None else value for value in told["scale"]], float)
         precision = np.array(told["precision"], float)
-        if scale.shape != mean.shape or precision.shape != (len(mean), len(mean)):
+        if mean.ndim != 1 or scale.shape != mean.shape or precision.shape != (len(mean), len(mean)):
             raise ValueError("familiarity: mean, scale and precision don't fit each other")
+        if not (np.isfinite(mean).all() and np.isfinite(precision).all() and (scale > 0).all()):
+            raise ValueError("familiarity: mean and precision must be finite, the scale positive")
         limits = float(told["picture_limit"]), float(told["question_limit"])
-        return cls(mean, scale, precision, frozenset(told["words"]), *limits)
+        if not all(limit >= 0 for limit in limits):
+            raise ValueError(f"familiarity: limits of {limits}; they must be at least 0")
+        words = told["words"]
+        if type(words) is not list or any(type(word) is not str for word in words):
+            raise ValueError("familiarity: words must be a list of texts")
+        return cls(mean, scale, precision, frozenset(words), *limits)
 
 
 def _standard(features: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +46,9 @@ COLUMNS = pa.schema(
         ("latents", pa.list_(pa.float32())),  # L numbers (perhaps none) that only the sample's maker knows
     ]
 )
+META_TEXTS = (b"m3.feature_version", b"m3.model", b"m3.sweep_version", b"m3.tower_version")
+DIGEST = b"m3.sha256"  # of the other metadata
+SHOWN_CHARS = 200  # of a reader's complaint
 NUMBERS = ("score", "mean_logprob", "reference_logprob", "visual_tokens")
 FEATURES = ("image_features", "tower_features", "latents")
 PER_SAMPLE = ("dataset", "task", "split", "image_sha256", "question")  # must not change between a sample's rows
@@ -169,7 +172,7 @@ def write_shard(path: Path, rows: Sequence[LabelRow], meta: LabelMeta) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -242,7 +245,7 @@ def _shards(path: Path) -> list[Path]:
 
 
 def _encode(meta: LabelMeta) -> dict[bytes, bytes]:
-    return {
+    told = {
         b"m3.schema_version": SCHEMA_VERSION.encode(),
         b"m3.ladder": json.dumps(list(meta.ladder)).encode(),
         b"m3.feature_version": meta.feature_version.encode(),
@@ -250,37 +253,58 @@ def _encode(meta: LabelMeta) -> dict[bytes, bytes]:
         b"m3.sweep_version": meta.sweep_version.encode(),
         b"m3.tower_version": meta.tower_version.encode(),
     }
+    return told | {DIGEST: _digest(told)}
+
+
+def _digest(told: Mapping[bytes, bytes]) -> bytes:
+    """Of what a shard says of itself; its pages have checksums of their own."""
+    parts = [told.get(key, b"") for key in (b"m3.schema_version", b"m3.ladder", *META_TEXTS)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest().encode()
 
 
 def _read_meta(shard: Path) -> LabelMeta:
     try:
         schema = pq.read_schema(shard)
-    except (OSError, pa.ArrowException) as error:
-        raise LabelTableError(f"{shard}: not a readable Parquet file ({error})") from None
+        names = schema.names
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise _unreadable(shard, error) from None
     stored = schema.metadata or {}
-    version = stored.get(b"m3.schema_version", b"none").decode()
+    version = stored.get(b"m3.schema_version", b"none").decode(errors="replace")[:SHOWN_CHARS]
     if version != SCHEMA_VERSION:
         raise LabelTableError(f"{shard}: label schema version {version}, this code reads version {SCHEMA_VERSION}")
     for column in COLUMNS:
-        found = schema.field(column.name).type if column.name in schema.names else None
+        found = schema.field(column.name).type if names.count(column.name) == 1 else None
         if found != column.type:
             raise LabelTableError(f"{shard}: column {column.name!r} is {found or 'missing'}, expected {column.type}")
     try:
         ladder = tuple(json.loads(stored[b"m3.ladder"]))
-        keys = (b"m3.feature_version", b"m3.model", b"m3.sweep_version", b"m3.tower_version")
-        texts = [stored[key].decode() for key in keys]
-    except (KeyError, ValueError, TypeError) as error:
+        texts = [stored[key].decode() for key in META_TEXTS]
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise LabelTableError(f"{shard}: broken metadata ({error!r})") from None
-    if not ladder or list(ladder) != sorted({int(rung) for rung in ladder}) or ladder[0] < 1:
+    if (
+        not ladder
+        or any(type(rung) is not int for rung in ladder)
+        or list(ladder) != sorted(set(ladder))
+        or ladder[0] < 1
+    ):
         raise LabelTableError(f"{shard}: ladder {ladder} is not a rising list of positive whole numbers")
+    if DIGEST in stored and stored[DIGEST] != _digest(stored):  # older tables have none
+        raise LabelTableError(f"{shard}: its metadata was changed or damaged")
     return LabelMeta(ladder, *texts)
 
 
 def _read_rows(shard: Path, columns: list[str] | None = None) -> pa.Table:
+    """Rows whose texts are UTF-8; pages are held against their checksums where they have any."""
     try:
-        return pq.ParquetFile(shard).read(columns or COLUMNS.names).replace_schema_metadata(None)
-    except (OSError, pa.ArrowException) as error:
-        raise LabelTableError(f"{shard}: not a readable Parquet file ({error})") from None
+        rows = pq.ParquetFile(shard, page_checksum_verification=True).read(columns or COLUMNS.names)
+        rows.validate(full=True)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise _unreadable(shard, error) from None
+    return rows.replace_schema_metadata(None)
+
+
+def _unreadable(shard: Path, error: Exception) -> LabelTableError:
+    return LabelTableError(f"{shard}: not a readable Parquet file ({str(error)[:SHOWN_CHARS]})")
 
 
 def _check_rows(path: Path, rows: pa.Table, meta: LabelMeta) -> None:

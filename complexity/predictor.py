@@ -12,9 +12,11 @@ from sklearn.linear_model import LogisticRegression
 
 from complexity.errors import ArtifactError
 from complexity.features import FEATURE_VERSIONS, NAMES, Place, joint_features
+from complexity.trees import checked_trees
 
 PREDICTOR_FILE, TREES_FILE = "predictor.json", "predictor.txt"
 Texts = Sequence[str] | np.ndarray
+SHOWN_CHARS = 200  # of what is wrong with a file
 MOST_CERTAIN = 1e-4  # no probability lies nearer to 0 or 1
 
 
@@ -142,19 +144,24 @@ class ComplexityPredictor:
             place, version, features = said["place"], said["feature_version"], said["features"]
             wanted = FEATURE_VERSIONS[place], len(NAMES[place])
             trees = (folder / TREES_FILE).read_text()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{folder}: the predictor can't be read ({error!r})") from None
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise ArtifactError(f"{folder}: the predictor can't be read ({repr(error)[:SHOWN_CHARS]})") from None
         if (version, features) != wanted:
             raise ArtifactError(
-                f"{folder}: made for {features} features of version {version}; "
+                f"{folder}: made for {str(features)[:SHOWN_CHARS]} features of version {str(version)[:SHOWN_CHARS]}; "
                 f"this code computes {wanted[1]} of version {wanted[0]}"
             )
+        if any(type(rung) is not int or rung < 1 for rung in ladder) or list(ladder) != sorted(set(ladder)):
+            raise ArtifactError(f"{folder / PREDICTOR_FILE}: the ladder is no rising list of positive whole numbers")
+        fits = (
+            calibration.shape == (len(ladder), 2) and np.isfinite(calibration).all() and (calibration[:, 0] > 0).all()
+        )
+        if not ladder or not fits:
+            raise ArtifactError(f"{folder / PREDICTOR_FILE}: the calibration isn't a rising line for each rung")
         try:
-            booster = lgb.Booster(model_str=trees)
-        except lgb.basic.LightGBMError as error:
-            raise ArtifactError(f"{folder}: {TREES_FILE} can't be read ({error})") from None
-        if calibration.shape != (len(ladder), 2) or booster.num_feature() != features + 1:
-            raise ArtifactError(f"{folder}: the predictor's files don't fit each other")
+            booster = lgb.Booster(model_str=checked_trees(trees, wanted[1] + 1))  # and the scale
+        except (ValueError, lgb.basic.LightGBMError) as error:
+            raise ArtifactError(f"{folder}: {TREES_FILE} can't be read ({str(error)[:SHOWN_CHARS]})") from None
         return cls(ladder, booster, calibration, place)
 
 

@@ -10,19 +10,19 @@ README.md (the card) and accuracy.png stand beside them for people; they decide 
 
 import hashlib
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from complexity.errors import ArtifactError
 from complexity.familiarity import Familiarity
-from complexity.features import FEATURE_VERSIONS, Place
+from complexity.features import FEATURE_VERSIONS, TOWER_FEATURES, Place
+from complexity.image_features import IMAGE_FEATURE_NAMES
 from complexity.predictor import PREDICTOR_FILE, TREES_FILE, ComplexityPredictor
 from router.calibrate import CurvePoint
 from router.cascade import SecondLook
@@ -32,6 +32,12 @@ from router.policy import FINEST_ALWAYS
 ARTIFACT_SCHEMA = "2"
 MANIFEST_FILE, ARTIFACT_FILE, CARD_FILE, FIGURE_FILE = "manifest.json", "artifact.json", "README.md", "accuracy.png"
 FAMILIARITY_FILE = "familiarity.json"
+LOOKS = {"light": len(IMAGE_FEATURE_NAMES), "tower": TOWER_FEATURES}  # features of a picture, by place
+LOOK_WEIGHTS = 4  # of each pair of rungs in a second look
+MOST = 1e100  # of any number in an artifact
+SHOWN_CHARS = 200  # of a value that is wrong
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ def load_artifact(folder: Path, *, model: str | None = None, ladder: Sequence[in
     _vouched(folder, manifest)
     for name, promised in manifest.items():
         if hashlib.sha256(_read(folder / name)).hexdigest() != promised:
+            promised = str(promised)[:SHOWN_CHARS]
             raise ArtifactError(f"{folder / name}: its SHA-256 is not the {promised} that the manifest promises")
     told = _parse(folder / ARTIFACT_FILE, _read(folder / ARTIFACT_FILE))
     _agree(folder, "schema version", told.get("schema_version"), ARTIFACT_SCHEMA, "this code reads")
@@ -123,29 +130,38 @@ def load_artifact(folder: Path, *, model: str | None = None, ladder: Sequence[in
     if ladder is not None:
         _agree(folder, "ladder", told.get("ladder"), list(ladder), "the model has")
     price = told.get("price")
-    if not isinstance(price, float | int) or not FINEST_ALWAYS <= price < math.inf:
-        raise ArtifactError(f"{folder}: price of the artifact is {price!r}; it must be a number of at least -1")
+    if not isinstance(price, float | int) or isinstance(price, bool) or not FINEST_ALWAYS <= price <= MOST:
+        raise ArtifactError(
+            f"{folder}: price of the artifact is {repr(price)[:SHOWN_CHARS]}; it must be a number of at least -1"
+        )
     predictor = ComplexityPredictor.load(folder)
     _agree(folder, "ladder", told.get("ladder"), list(predictor.ladder), "its predictor has")
-    card, usual = folder / CARD_FILE, folder / FAMILIARITY_FILE
+    _agree(folder, "place", told.get("place"), predictor.place, "its predictor has")
+    usual = folder / FAMILIARITY_FILE
+    try:
+        familiarity = Familiarity.from_json(_parse(usual, _read(usual)))
+        looks = LOOKS[predictor.place]
+        if len(familiarity.mean) != looks:
+            raise ValueError(f"{len(familiarity.mean)} features; this code computes {looks}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(f"{usual}: not what this code writes ({_cause(error)})") from None
     try:
         del told["schema_version"]
-        told |= {name: tuple(told[name]) for name in ("ladder", "costs")}
-        told["curve"] = tuple(CurvePoint(**point) for point in told["curve"])
-        told["certificate"] = Certificate(**told["certificate"])
-        if told.get("scale_shares") is not None:
-            told["scale_shares"] = tuple(map(float, told["scale_shares"]))
-            if len(told["scale_shares"]) != len(told["ladder"]):
-                raise ValueError(f"{len(told['scale_shares'])} shares for {len(told['ladder'])} rungs")
-        if told["second_look"] is not None:
-            told["second_look"] = SecondLook(np.array(told["second_look"], float))
-        told["familiarity"] = Familiarity.from_json(_parse(usual, _read(usual)))
-        if len(told["costs"]) != len(told["ladder"]):
-            raise ValueError(f"{len(told['costs'])} costs for {len(told['ladder'])} rungs")
+        told |= {
+            "ladder": predictor.ladder,
+            "costs": _costs(told["costs"], predictor.ladder),
+            "curve": tuple(_typed(CurvePoint, point) for point in told["curve"]),
+            "certificate": _typed(Certificate, told["certificate"]),
+            "scale_shares": _shares(told.get("scale_shares"), predictor.ladder),
+            "second_look": _second_look(told["second_look"], predictor.ladder),
+        }
+        if type(told["metrics"]) is not dict:
+            raise ValueError("metrics are no object")
         digest = hashlib.sha256(manifest_bytes).hexdigest()
-        return Artifact(predictor=predictor, card=card.read_text() if card.exists() else "", digest=digest, **told)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{folder / ARTIFACT_FILE}: not what this code writes ({error})") from None
+        more = {"predictor": predictor, "familiarity": familiarity, "card": _card(folder / CARD_FILE), "digest": digest}
+        return _typed(Artifact, told | more)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(f"{folder / ARTIFACT_FILE}: not what this code writes ({_cause(error)})") from None
 
 
 def check_target(folder: Path) -> None:
@@ -155,15 +171,70 @@ def check_target(folder: Path) -> None:
 
 
 def _vouched(folder: Path, manifest: dict[str, Any]) -> None:
-    """Every file that loading reads must be in the manifest."""
+    """Every file that loading reads must be in the manifest, and no other path."""
     needed = {ARTIFACT_FILE, PREDICTOR_FILE, TREES_FILE, FAMILIARITY_FILE}
     if left_out := needed - set(manifest):
         raise ArtifactError(f"{folder / MANIFEST_FILE} says nothing of {', '.join(sorted(left_out))}")
+    if len(manifest) > len(needed):
+        raise ArtifactError(f"{folder / MANIFEST_FILE} names other files than {', '.join(sorted(needed))}")
+
+
+def _typed(made: type[Made], told: dict[str, Any]) -> Made:
+    """A dataclass from JSON, its texts and numbers checked; what has another type was checked before."""
+    for part in fields(made):  # type: ignore[arg-type]
+        if part.type not in (str, int, float) or part.name not in told:
+            continue
+        value = told[part.name]
+        kinds = (int, float) if part.type is float else (part.type,)
+        if type(value) not in kinds or (part.type is not str and not -MOST <= value <= MOST):
+            raise ValueError(f"{part.name} is {str(value)[:SHOWN_CHARS]!r}")
+    return made(**told)
+
+
+def _numbers(values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    numbers = np.array(values, float)
+    if numbers.shape != shape:
+        raise ValueError(f"numbers of shape {numbers.shape} where {shape} are expected")
+    if not (np.abs(numbers) <= MOST).all():
+        raise ValueError("a number isn't finite")
+    return numbers
+
+
+def _costs(values: Any, ladder: Sequence[int]) -> tuple[float, ...]:
+    if len(values) != len(ladder):
+        raise ValueError(f"{len(values)} costs for {len(ladder)} rungs")
+    costs = _numbers(values, (len(ladder),))
+    if not (np.diff(costs) > 0).all():
+        raise ValueError("costs don't rise along the ladder")
+    return tuple(map(float, costs))
+
+
+def _shares(values: Any, ladder: Sequence[int]) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    if len(values) != len(ladder):
+        raise ValueError(f"{len(values)} shares for {len(ladder)} rungs")
+    shares = _numbers(values, (len(ladder),))
+    if not ((shares >= 0) & (shares <= 1)).all():
+        raise ValueError("shares lie in [0, 1]")
+    return tuple(map(float, shares))
+
+
+def _second_look(values: Any, ladder: Sequence[int]) -> SecondLook | None:
+    return None if values is None else SecondLook(_numbers(values, (len(ladder), len(ladder), LOOK_WEIGHTS)))
+
+
+def _card(path: Path) -> str:
+    return _read(path).decode(errors="replace") if path.is_file() else ""
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:SHOWN_CHARS]
 
 
 def _agree(folder: Path, what: str, found: object, wanted: object, whose: str) -> None:
     if found != wanted:
-        raise ArtifactError(f"{folder}: {what} of the artifact is {found!r}, {whose} {wanted!r}")
+        raise ArtifactError(f"{folder}: {what} of the artifact is {repr(found)[:SHOWN_CHARS]}, {whose} {wanted!r}")
 
 
 def _read(path: Path) -> bytes:
@@ -176,7 +247,7 @@ def _read(path: Path) -> bytes:
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: not JSON ({error})") from None
     if not isinstance(parsed, dict):
         raise ArtifactError(f"{path}: a JSON object is expected")

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +24,8 @@ from redis.exceptions import RedisError
 
 from complexity.errors import InvalidInput
 
-VALUE_VERSION = 2  # a value is this byte, a count N as another, and N little-endian float32 in [0, 1]
+VALUE_VERSION = 3  # a value is this byte, a count N as another, N little-endian float32 in [0, 1], and a CRC-32
+CRC_BYTES = 4
 TTL_JITTER = 0.1  # entries written together don't all expire together
 BREAK_AFTER = 3  # failures in a row until Redis is left alone
 MOST_WRITES = 256  # in flight; more are dropped
@@ -52,15 +54,22 @@ def cache_key(artifact: str, image_sha256: str, question_sha256: str) -> str:
 
 def encode(probabilities: np.ndarray) -> bytes:
     """What was predicted of a sample, numbers in [0, 1] -> the bytes stored in Redis."""
-    return bytes([VALUE_VERSION, len(probabilities)]) + np.asarray(probabilities, "<f4").tobytes()
+    value = bytes([VALUE_VERSION, len(probabilities)]) + np.asarray(probabilities, "<f4").tobytes()
+    return value + zlib.crc32(value).to_bytes(CRC_BYTES, "little")
 
 
 def decode(value: bytes) -> np.ndarray | None:
     """Bytes from Redis -> what `encode` took, float32, not writable; None when they aren't such of this version."""
-    if len(value) < 6 or value[0] != VALUE_VERSION or len(value) != 2 + 4 * value[1]:
+    if len(value) < 6 or value[0] != VALUE_VERSION or len(value) != 2 + 4 * value[1] + CRC_BYTES:
         return None
-    probabilities = np.frombuffer(value, "<f4", offset=2)
+    if zlib.crc32(value[:-CRC_BYTES]) != int.from_bytes(value[-CRC_BYTES:], "little"):
+        return None
+    probabilities = _numbers(value)
     return probabilities if bool(((probabilities >= 0) & (probabilities <= 1)).all()) else None
+
+
+def _numbers(value: bytes) -> np.ndarray:
+    return np.frombuffer(value, "<f4", count=value[1], offset=2)
 
 
 class DecisionCache:
@@ -130,7 +139,7 @@ class DecisionCache:
         """Remember several predictions as `put` does, with one trip to Redis."""
         values = {key: encode(probabilities) for key, probabilities in entries.items()}
         for key, value in values.items():
-            self._keep(key, np.frombuffer(value, "<f4", offset=2))
+            self._keep(key, _numbers(value))
         if self._redis is None or not values:
             return
         if len(self._writes) >= MOST_WRITES:

@@ -31,7 +31,7 @@ class Costs:
         try:
             told = json.loads(path.read_text())
             return cls(str(told["unit"]), {int(t): float(cost) for t, cost in told["costs"].items()}, path.name)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InvalidInput(f"{path}: not a table of costs ({error!r})") from None
 
     def on(self, ladder: Sequence[int]) -> "Costs":

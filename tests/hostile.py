@@ -2,12 +2,17 @@
 
 import io
 import random
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable
 
 from PIL import Image
 
+WRONG = b"-1 0 1 99999999 -99999999 2147483648 -2147483648 nan NaN inf Infinity 1e400 null true".split() + [
+    *(b"", b"4 4", b'""', b"[]", b"{}", b"9" * 400, b"[" * 5000),
+]
+NUMBER = re.compile(rb"-?[0-9][0-9.e+-]*")
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 MEGABYTES = 12  # of a hostile file: about what fits in the service's largest request
 
@@ -292,3 +297,11 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
         if not data:
             break
     return bytes(data)
+
+
+def misspelt(content: bytes, rng: random.Random) -> bytes:
+    """A text with a wrong number, or something else, in the place of one to three of its numbers."""
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        at = rng.choice([found.span() for found in NUMBER.finditer(content)] or [(0, 0)])
+        content = content[: at[0]] + rng.choice(WRONG) + content[at[1] :]
+    return content

@@ -277,8 +277,8 @@ def test_a_url_that_is_not_redis_is_refused():
 
 
 def test_values_are_float32_with_a_version():
-    """What is encoded is decoded, in two bytes and four per scale."""
-    assert len(encode(PROBABILITIES)) == 22
+    """What is encoded is decoded, in two bytes, four per scale and a checksum of four."""
+    assert len(encode(PROBABILITIES)) == 26
     assert decode(encode(PROBABILITIES)).tolist() == PROBABILITIES.tolist()
 
 

@@ -7,7 +7,7 @@ import sys
 from serving.settings import ROOT
 
 
-def test_hostile_requests_and_pictures_are_answered_or_refused():
+def test_hostile_requests_pictures_and_files_are_answered_or_refused():
     command = [sys.executable, str(ROOT / "benchmarks/fuzz.py"), "--cases", "1000", "--seed", "7"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     told = json.loads(ended.stdout.splitlines()[-1])

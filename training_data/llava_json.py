@@ -13,6 +13,8 @@ from serving.m3.formats import PLACE
 from serving.m3.prompt import Prompt, Turn
 from serving.m3.tuning import TuningRow
 
+SHOWN_CHARS = 200  # of a name in a message
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -31,7 +33,7 @@ def read_conversations(file: Path, images: Path) -> list[Conversation]:
     """
     try:
         rows = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{file} can't be read: {error}") from None
     if not isinstance(rows, list) or not rows:
         raise InvalidInput(f"{file} holds no list of conversations")
@@ -41,13 +43,16 @@ def read_conversations(file: Path, images: Path) -> list[Conversation]:
 def _conversation(row: Any, place: str, images: Path) -> Conversation:
     if not isinstance(row, dict) or not isinstance(row.get("conversations"), list):
         raise InvalidInput(f'{place}: expected an object with "conversations"')
-    name = f"{place} (id {row['id']})" if "id" in row else place
+    name = f"{place} (id {str(row['id'])[:SHOWN_CHARS]})" if "id" in row else place
     named = row.get("image") or []
-    pictures = tuple(images / each for each in ([named] if isinstance(named, str) else named))
-    missing = [str(picture) for picture in pictures if not picture.is_file()]
+    named = [named] if isinstance(named, str) else named
+    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+        raise InvalidInput(f'{name}: "image" is neither a name nor a list of names')
+    pictures = tuple(images / each for each in named)
+    missing = [str(picture)[:SHOWN_CHARS] for picture in pictures if not _is_file(picture)]
     if missing:
         raise InvalidInput(f"{name}: there is no picture {missing[0]}")
-    said = [(str(each.get("from")), str(each.get("value"))) for each in row["conversations"] if isinstance(each, dict)]
+    said = [_said(each, name) for each in row["conversations"]]
     while said and said[0][0] != "human":  # as the original: what comes before the first question isn't learnt
         said = said[1:]
     if not said or len(said) % 2 or [who for who, _ in said] != ["human", "gpt"] * (len(said) // 2):
@@ -57,6 +62,26 @@ def _conversation(row: Any, place: str, images: Path) -> Conversation:
     if places != len(pictures):
         raise InvalidInput(f"{name}: {places} times {PLACE} for {len(pictures)} pictures")
     return Conversation(name, turns, pictures)
+
+
+def _said(turn: Any, name: str) -> tuple[str, str]:
+    """Who says what."""
+    who, what = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
+    if not isinstance(who, str) or not isinstance(what, str) or not _is_text(what):
+        raise InvalidInput(f'{name}: a turn is not an object of two texts, "from" and "value"')
+    return who, what
+
+
+def _is_text(part: str) -> bool:
+    """Whether it can be written in UTF-8: JSON can spell halves of characters."""
+    return part.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in part)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or of letters that no file has
+        return False
 
 
 def _first(question: str) -> str:
