@@ -28,8 +28,9 @@ def create() -> FastAPI:
     def answer(body: bytes) -> dict[str, object]:
         intake = read_request(body, info, Settings())
         assert intake.tokens is not None
-        (picture,) = m3.encode([intake.sample.picture])
-        row = m3.prepare(intake.sample.question, [picture], intake.tokens, intake.max_new_tokens)
+        (sample,) = intake.samples()
+        (picture,) = m3.encode([sample.picture])
+        row = m3.prepare(intake.question, [picture], intake.tokens, intake.max_new_tokens)
         ids = m3.model.language_model.generate(
             inputs_embeds=row.embeds[None],
             attention_mask=torch.ones(1, len(row.embeds), dtype=torch.long),

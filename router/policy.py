@@ -14,6 +14,21 @@ Why = Literal["predicted", "cached", "forced", "fallback", "unfamiliar", "unsure
 
 
 @dataclass(frozen=True)
+class Wish:
+    """What a request asks of a router; nothing, unless given."""
+
+    floor: int | None = None  # fewest and most tokens that may be chosen, rungs of the ladder
+    ceiling: int | None = None
+    max_loss: float | None = None  # accuracy that may be lost against the finest scale, a share; has a price
+    price: float | None = None  # probability of a right answer per unit of cost; None: the router's own
+    fresh: bool = False  # predict anew, whatever is remembered; a prediction that is just being made will do
+    store: bool = True  # remember what is predicted
+
+
+FREE = Wish()
+
+
+@dataclass(frozen=True)
 class Decision:
     """How many visual tokens a sample gets, and why."""
 

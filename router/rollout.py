@@ -16,7 +16,7 @@ from typing import Literal
 from complexity.errors import ArtifactError, InvalidInput
 from complexity.sample import Sample
 from router.explain import Explanation
-from router.policy import Decision
+from router.policy import FREE, Decision, Wish
 from router.route import Router
 
 SHADOW_THREADS = 1  # a shadow takes no more than this much of the machine, and none of the requests' threads
@@ -90,47 +90,28 @@ class Rollout:
         self._closed = False
         self._told: set[str] = set()  # causes already logged
 
-    async def route(
-        self,
-        sample: Sample,
-        floor: int | None = None,
-        ceiling: int | None = None,
-        max_loss: float | None = None,
-        fresh: bool = False,
-        store: bool = True,
-        price: float | None = None,
-        decision_id: str = "",
-    ) -> Decision:
+    async def route(self, sample: Sample, wish: Wish = FREE, decision_id: str = "") -> Decision:
         """Choose a scale for a sample as `Router.route` does; the shadow goes to work when the caller has it.
 
         Args:
-            price: per unit of the costs of whichever router decides; `max_loss` means the same to all of them.
+            wish: a price in it is per unit of the costs of whichever router decides; a loss means the same to all.
             decision_id: what the request's decision is called, for the record.
 
         Raises:
             InvalidInput, OffLadder: as `Router.route`; of such a request the shadow hears nothing.
         """
-        decision = await self._router_of(sample).route(sample, floor, ceiling, max_loss, fresh, store, price)
+        decision = await self._router_of(sample).route(sample, wish)
         if self._shadow is not None and self._watching is not None:
             if self._closed or len(self._watched) >= self._shadow.most:
                 self._count(dropped=1)
             else:
-                decide = partial(self._watching.route, sample, floor, ceiling, max_loss, fresh, store, price)
+                decide = partial(self._watching.route, sample, wish)
                 task = asyncio.create_task(self._watch(self._shadow, decide, decision_id, decision))
                 self._watched.add(task)
                 task.add_done_callback(self._watched.discard)
         return decision
 
-    async def route_many(
-        self,
-        samples: Sequence[Sample],
-        floor: int | None = None,
-        ceiling: int | None = None,
-        max_loss: float | None = None,
-        fresh: bool = False,
-        store: bool = True,
-        price: float | None = None,
-    ) -> list[Decision | InvalidInput]:
+    async def route_many(self, samples: Sequence[Sample], wish: Wish = FREE) -> list[Decision | InvalidInput]:
         """Choose scales for many samples as `Router.route_many` does, each by its router; the shadow isn't asked."""
         shares: dict[int, tuple[Router, list[int]]] = {}
         for i, sample in enumerate(samples):
@@ -139,7 +120,7 @@ class Rollout:
         found: dict[int, Decision | InvalidInput] = {}
         for router, places in shares.values():
             theirs = [samples[i] for i in places]
-            decided = await router.route_many(theirs, floor, ceiling, max_loss, fresh, store, price)
+            decided = await router.route_many(theirs, wish)
             found |= zip(places, decided, strict=True)
         return [found[i] for i in range(len(samples))]
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,17 +15,8 @@ from router.cache import DecisionCache, cache_key
 from router.calibrate import Target, pick_price
 from router.cascade import FIRST_PRICE
 from router.explain import Explanation
-from router.policy import FINEST_ALWAYS, Decision, Why, check_bounds, check_price, choose
+from router.policy import FINEST_ALWAYS, FREE, Decision, Why, Wish, check_bounds, check_price, choose
 from router.predict import Look, SamplePredictor
-
-
-@dataclass(frozen=True)
-class _Wish:
-    """What a request asks of the policy."""
-
-    floor: int | None
-    ceiling: int | None
-    price: float
 
 
 class Router:
@@ -73,24 +64,8 @@ class Router:
             self.artifact, self._cache, self.price, self._second_look is not None, self._predictor.look, threads
         )
 
-    async def route(
-        self,
-        sample: Sample,
-        floor: int | None = None,
-        ceiling: int | None = None,
-        max_loss: float | None = None,
-        fresh: bool = False,
-        store: bool = True,
-        price: float | None = None,
-    ) -> Decision:
+    async def route(self, sample: Sample, wish: Wish = FREE) -> Decision:
         """Choose a scale for a sample.
-
-        Args:
-            floor, ceiling: fewest and most tokens that may be chosen, rungs of the ladder.
-            max_loss: accuracy that may be lost against the finest scale, a share; the artifact tells its price.
-            fresh: predict anew, whatever is remembered; a prediction that is just being made will do.
-            store: remember what is predicted for this request.
-            price: as the router's, which it takes the place of.
 
         Raises:
             InvalidInput: the sample's bytes are not an acceptable picture, the floor is above the ceiling, or price
@@ -98,28 +73,19 @@ class Router:
             OffLadder: floor or ceiling isn't a rung.
         """
         start = time.perf_counter()
-        wish = self._wish(floor, ceiling, max_loss, price)
+        wish = self._priced(wish)
         key = self._key(sample)
-        remembered = None if fresh else await self._cache.get(key)
+        remembered = None if wish.fresh else await self._cache.get(key)
         if remembered is not None and self._predictor.plausible(remembered):
             return self._decide(remembered, "cached", wish, start)
-        return self._decide(await self._predict_once(key, sample, store), "predicted", wish, start)
+        return self._decide(await self._predict_once(key, sample, wish.store), "predicted", wish, start)
 
-    async def route_many(
-        self,
-        samples: Sequence[Sample],
-        floor: int | None = None,
-        ceiling: int | None = None,
-        max_loss: float | None = None,
-        fresh: bool = False,
-        store: bool = True,
-        price: float | None = None,
-    ) -> list[Decision | InvalidInput]:
+    async def route_many(self, samples: Sequence[Sample], wish: Wish = FREE) -> list[Decision | InvalidInput]:
         """Choose scales for many samples: one question to the cache, and one call of the predictor for the rest.
 
         Args:
             samples: their pictures stay decoded for as long as they live; the same one twice is predicted once.
-            floor, ceiling, max_loss, fresh, store, price: as of `route`, for all samples.
+            wish: for all samples.
 
         Returns:
             In the samples' order what `route` would have returned or, for a sample whose picture isn't acceptable,
@@ -129,13 +95,13 @@ class Router:
             InvalidInput, OffLadder: as `route`, for what is asked of all samples.
         """
         start = time.perf_counter()
-        wish = self._wish(floor, ceiling, max_loss, price)
+        wish = self._priced(wish)
         keys = await self._predictor.aside(lambda: [self._key(sample) for sample in samples])  # megabytes are hashed
-        known = {} if fresh else await self._cache.get_many(keys)
+        known = {} if wish.fresh else await self._cache.get_many(keys)
         known = {key: remembered for key, remembered in known.items() if self._predictor.plausible(remembered)}
         missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in known}
         found = dict(zip(missing, await self._predictor.predict(list(missing.values())), strict=True))
-        if store:
+        if wish.store:
             await self._cache.put_many({key: new for key, new in found.items() if isinstance(new, np.ndarray)})
 
         def decided(key: str) -> Decision | InvalidInput:
@@ -206,23 +172,24 @@ class Router:
             raise OffLadder(tokens, self.artifact.ladder)
         return Decision(tokens, self.artifact.ladder, None, "forced", self.price, self.artifact.digest, 0.0)
 
-    def _wish(self, floor: int | None, ceiling: int | None, max_loss: float | None, price: float | None) -> _Wish:
-        check_bounds(self.artifact.ladder, floor, ceiling)
-        if max_loss is not None and price is not None:
-            raise InvalidInput("price and max_loss say the same; give one of them", "price")
-        if max_loss is not None:
-            price = self.price_for(max_loss)
-        price = self.price if price is None else price
+    def _priced(self, wish: Wish) -> Wish:
+        """The wish with the price that it comes to; raises as `route` does."""
+        check_bounds(self.artifact.ladder, wish.floor, wish.ceiling)
+        price = self.price if wish.price is None else wish.price
+        if wish.max_loss is not None:
+            if wish.price is not None:
+                raise InvalidInput("price and max_loss say the same; give one of them", "price")
+            price = self.price_for(wish.max_loss)
         check_price(price)
         if self._second_look is not None and price > 0:
             price *= FIRST_PRICE
-        return _Wish(floor, ceiling, price)
+        return replace(wish, price=price)
 
     def _key(self, sample: Sample) -> str:
         return cache_key(self.artifact.digest, sample.image_sha256, sample.question_sha256)
 
-    def _decide(self, predicted: np.ndarray | None, why: Why, wish: _Wish, start: float) -> Decision:
-        artifact, price = self.artifact, wish.price
+    def _decide(self, predicted: np.ndarray | None, why: Why, wish: Wish, start: float) -> Decision:
+        artifact, price = self.artifact, self.price if wish.price is None else wish.price
         if predicted is None:
             probabilities, price, why = np.ones(len(artifact.ladder)), FINEST_ALWAYS, "fallback"
         else:

@@ -48,7 +48,7 @@ class Accounts:
         self._info = info
         self._second_look = second_look
         self._shadows: OrderedDict[str, int] = OrderedDict()  # tokens by decision id
-        self._remembering: set[asyncio.Task[None]] = set()
+        self._remembering: dict[str, asyncio.Task[None]] = {}  # by decision id
 
     def decided(self, decision: Decision, arm: Arm, free: bool) -> None:
         """A decision was made; `free` if the request left all to the router."""
@@ -90,8 +90,13 @@ class Accounts:
         if self.feedback is None:
             return
         task = asyncio.create_task(self._remember(self.feedback, decision_id, sample, decision, answer))
-        self._remembering.add(task)
-        task.add_done_callback(self._remembering.discard)
+        self._remembering[decision_id] = task
+        task.add_done_callback(lambda _: self._remembering.pop(decision_id, None))
+
+    async def remembered(self, decision_id: str) -> None:
+        """Wait until the record of an answer that was just given is there."""
+        if decision_id in self._remembering:
+            await asyncio.shield(self._remembering[decision_id])
 
     def tell(self, cache: CacheStats) -> None:
         """Hand over what is counted elsewhere, and gauges; called every few seconds."""

@@ -11,13 +11,12 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from complexity.errors import M3Error
-from router.policy import Decision
 from serving import openai, telling, wire
 from serving.access import Access, ApiKey
 from serving.accounts import log_fields
 from serving.edge import Counted, LastResort, read_body
 from serving.failures import Refused, failure_of, refusal_of
-from serving.intake import granularity_of, model_name
+from serving.granularity import model_name, named
 from serving.model import Answer, ModelOverloaded
 from serving.openapi import OPEN, describe
 from serving.rates import OverLimit
@@ -60,9 +59,9 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
                 wanted = await service.read(await body_of(request), request.headers)
             intake = wanted.intake
             with service.tracer.span("decide"):
-                decision = await service.decide(wanted, f"m3-{name}")
+                decision, about = await service.decide(wanted, f"m3-{name}")
             log |= log_fields(decision, f"m3-{name}", intake.model)
-            explanation = await service.explain(wanted, decision)
+            explanation = await service.explain(wanted, about, decision)
             allowance = await service.charge(key, wanted, decision)
             reply = telling.Reply(name, wanted, explanation, allowance, service.info.reads.history)
 
@@ -79,8 +78,8 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
                     told = await peeked(merged(service.streams(wanted, decision)))
                     return reply.stream(told, lambda answers: finished(Answered(decision, answers)), failed, decision)
                 answered = finished(await service.answer(wanted, decision))
-            except Exception:
-                await service.refund(key, wanted, decision, allowance)
+            except BaseException:  # also when the caller has gone away
+                await asyncio.shield(service.refund(key, wanted, decision, allowance))
                 raise
             if intake.stream:  # which answer is sent is known when the first is complete
                 return reply.stream(_whole(answered.answers), lambda _: answered, failed, answered.decision)
@@ -91,24 +90,24 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
         with service.tracer.request("route", request.headers):
             name = telling.new_id()
             wanted = await service.read(await body_of(request), request.headers, whole=False)
-            decision = await service.decide(wanted, f"m3-{name}")
+            decision, about = await service.decide(wanted, f"m3-{name}")
             request.state.log |= log_fields(decision, f"m3-{name}", wanted.intake.model)
-            told = telling.route_response(name, wanted, decision, await service.explain(wanted, decision))
+            told = telling.route_response(name, wanted, decision, await service.explain(wanted, about, decision))
             return telling.json(told, telling.headers(name, decision))
 
     @app.post("/v1/route/batch", response_model=openai.RouteBatchResponse)
     async def route_batch(request: Request) -> openai.RouteBatchResponse:
         with service.tracer.request("route_batch", request.headers):
             batch = await service.read_batch(await body_of(request), request.headers)
-            decided = await service.decide_all(batch)
             data: list[openai.RouteResponse | openai.RouteFailure] = []
-            for wanted, decision in zip(batch, decided, strict=True):
-                if isinstance(decision, Decision) and isinstance(wanted, Wanted):
-                    explanation = await service.explain(wanted, decision)
-                    data.append(telling.route_response(telling.new_id(), wanted, decision, explanation))
-                else:
-                    assert isinstance(decision, M3Error)
-                    data.append(openai.RouteFailure(error=failure_of(decision).detail))
+            for wanted, decided in zip(batch, await service.decide_all(batch), strict=True):
+                if isinstance(decided, M3Error):
+                    data.append(openai.RouteFailure(error=failure_of(decided).detail))
+                    continue
+                assert isinstance(wanted, Wanted)  # what couldn't be read couldn't be decided
+                decision, about = decided
+                explanation = await service.explain(wanted, about, decision)
+                data.append(telling.route_response(telling.new_id(), wanted, decision, explanation))
             return openai.RouteBatchResponse(data=data)
 
     @app.post("/v1/feedback", response_model=wire.FeedbackReceipt)
@@ -118,6 +117,7 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
             raise Refused(404, "feedback_off", "this service takes no feedback: its setting feedback_dir is unset")
         given = read_feedback(await body_of(request))
         assert given.score is not None
+        await service.accounts.remembered(given.decision_id)
         outcome = await store.give(given.decision_id, given.score, given.reference, idempotency_key)
         if outcome == "stored":
             service.accounts.judged(given.score)
@@ -130,7 +130,7 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
 
     @app.get("/v1/models/{name}")
     async def model(name: str) -> openai.ModelEntry:
-        granularity_of(name, service.info.ladder)
+        named(name, service.info.ladder)
         return entry(name)
 
     @app.get("/health")

@@ -1,7 +1,6 @@
 """A request body's bytes -> what is to be answered; refuses by name what this service can't do."""
 
 import math
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,38 +10,16 @@ from pydantic import ValidationError
 
 from complexity.errors import InvalidInput
 from complexity.sample import Sample
-from router.policy import check_bounds
+from router.policy import Wish
 from serving.conversation import Conversation, Image, read_conversation
 from serving.failures import Refused, refusal_of, shown
+from serving.granularity import granularity, wishes_of
 from serving.model import ModelInfo, Picture, Pixels
 from serving.openai import ChatRequest, RouteBatch
 from serving.settings import Settings
-from serving.wire import Wishes
 
-AUTO = "m3-auto"
-WITH_LOSS = re.compile(rf"{AUTO}-(0?\.\d{{1,9}}|0)", re.ASCII)
 MAX_SIDE = 768  # pixels sent to the model: no M3 looks at more per grid
 MESSAGE_PIXELS = 1_200_000  # of all pictures of a request; keeps the message to the model under Ray's 4 MiB
-WISH_HEADERS = {
-    "x-m3-floor": "floor",
-    "x-m3-ceiling": "ceiling",
-    "x-m3-max-loss": "max_loss",
-    "x-m3-cache": "cache",
-    "x-m3-explain": "explain",
-}
-
-
-@dataclass(frozen=True)
-class Granularity:
-    """What a request says of the number of visual tokens."""
-
-    tokens: int | None = None  # a rung of the ladder; None: the router decides
-    floor: int | None = None  # fewest and most tokens that it may choose
-    ceiling: int | None = None
-    max_loss: float | None = None  # accuracy that may be lost; None: as the artifact or the settings have it
-
-
-FREE = Granularity()  # all is left to the router
 
 
 @dataclass(frozen=True)
@@ -50,12 +27,11 @@ class Intake:
     """What one request wants."""
 
     model: str  # as named by the caller
-    granularity: Granularity
+    tokens: int | None  # a rung of the ladder; None: the router decides
+    wish: Wish  # what it is to heed then
     conversation: Conversation
     image_px: int  # that the model needs of a picture's shorter side
     max_new_tokens: int
-    fresh: bool = False  # decide anew, whatever the cache holds
-    store: bool = True  # let the cache remember the decision
     explain: bool = False
     temperature: float = 0.0
     top_p: float = 1.0
@@ -128,21 +104,20 @@ def intake_of(request: ChatRequest, info: ModelInfo, settings: Settings, headers
     Raises:
         Refused: as `read_request`.
     """
-    named = granularity_of(request.model, info.ladder)
     conversation = _readable(read_conversation(request.messages, bool(settings.picture_hosts)), info, settings)
-    wishes = _wishes(request.m3, headers)
+    wishes = wishes_of(request.m3, headers)
+    tokens, wish = granularity(request.model, wishes, conversation, info.ladder)
     if request.stream_options is not None and not request.stream:
         raise Refused(400, "invalid_value", "stream_options is for streamed answers", "stream_options")
     if request.top_logprobs is not None and not request.logprobs:
         raise Refused(400, "invalid_value", "top_logprobs needs logprobs to be true", "top_logprobs")
     return Intake(
         model=request.model,
-        granularity=_granularity(named, wishes, conversation, info.ladder, request.model),
+        tokens=tokens,
+        wish=wish,
         conversation=conversation,
         image_px=info.image_px,
         max_new_tokens=_max_new_tokens(request, settings),
-        fresh="no-cache" in (wishes.cache or ()),
-        store="no-store" not in (wishes.cache or ()),
         explain=bool(wishes.explain),
         **_sampling(request),
         n=request.n or 1,
@@ -151,33 +126,6 @@ def intake_of(request: ChatRequest, info: ModelInfo, settings: Settings, headers
         stream=bool(request.stream),
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
     )
-
-
-def granularity_of(model: str, ladder: tuple[int, ...]) -> Granularity:
-    """What a model's name asks for.
-
-    Raises:
-        Refused: 404, listing the names there are.
-    """
-    names = {model_name(tokens): tokens for tokens in (None, *ladder)}
-    if model in names:
-        return Granularity(tokens=names[model])
-    if loss := WITH_LOSS.fullmatch(model):
-        return Granularity(max_loss=float(loss[1]))
-    message = (
-        f"model {shown(model)} does not exist; choose one of {', '.join(names)}, or {AUTO}-LOSS such as {AUTO}-0.02"
-    )
-    raise Refused(404, "model_not_found", message, "model")
-
-
-def model_name(tokens: int | None) -> str:
-    """The name under which a number of visual tokens is asked for."""
-    return AUTO if tokens is None else f"m3-{tokens}"
-
-
-def low_detail(ladder: tuple[int, ...]) -> int:
-    """The most visual tokens of a picture sent with detail "low": the ladder's middle, 36 of 1 to 576."""
-    return ladder[(len(ladder) - 1) // 2]
 
 
 def pixels_of(sample: Sample, pictures: int = 1) -> Pixels:
@@ -230,61 +178,6 @@ def _readable(conversation: Conversation, info: ModelInfo, settings: Settings) -
         message = f"{len(conversation.images)} pictures were sent; {of} at most {most}"
         raise Refused(400, "too_many_images", message, conversation.images[most].param)
     return conversation
-
-
-def _wishes(field: Wishes, headers: Mapping[str, str]) -> Wishes:
-    """The request's `m3` field, and what headers say beyond it."""
-    told = {name: headers[header] for header, name in WISH_HEADERS.items() if header in headers}
-    told = {name: value for name, value in told.items() if getattr(field, name) is None}
-    if not told:
-        return field
-    given: dict[str, Any] = dict(told)
-    if "cache" in given:
-        given["cache"] = [wish.strip() for wish in told["cache"].split(",")]
-    try:
-        read = Wishes.model_validate(given, strict=False)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        header = next(header for header, name in WISH_HEADERS.items() if name == first["loc"][0])
-        raise Refused(400, "invalid_value", f"header {header}: {first['msg']}", header) from None
-    return field.model_copy(update={name: getattr(read, name) for name in told})
-
-
-def _granularity(
-    named: Granularity, wishes: Wishes, conversation: Conversation, ladder: tuple[int, ...], model: str
-) -> Granularity:
-    """The model's name, the wishes and the pictures' detail together.
-
-    Raises:
-        Refused: they contradict each other.
-    """
-    details = [image.detail for image in conversation.images[-conversation.asked :]]
-    high, low = "high" in details, all(detail == "low" for detail in details)
-    param = conversation.images[-1].param.removesuffix("url") + "detail"
-    if named.tokens is not None:
-        if (wishes.floor, wishes.ceiling, wishes.max_loss) != (None, None, None):
-            message = f"m3.floor, m3.ceiling and m3.max_loss steer {AUTO}; {model} has a fixed number of tokens"
-            raise Refused(400, "invalid_value", message, "m3")
-        if high and named.tokens != ladder[-1] or low and named.tokens > low_detail(ladder):
-            message = f"detail steers {AUTO}; {model} has a fixed number of tokens, which isn't this detail's"
-            raise Refused(400, "invalid_value", message, param)
-        return named
-    if None not in (named.max_loss, wishes.max_loss) and named.max_loss != wishes.max_loss:
-        raise Refused(400, "invalid_value", f"m3.max_loss differs from the one in the name {model}", "m3.max_loss")
-    try:
-        check_bounds(ladder, wishes.floor, wishes.ceiling)
-    except InvalidInput as error:
-        raise Refused(400, "invalid_value", str(error), f"m3.{error.param}") from None
-    floor, ceiling = wishes.floor, wishes.ceiling
-    if high:
-        if ceiling not in (None, ladder[-1]):
-            raise Refused(400, "invalid_value", f"detail high is above m3.ceiling, {ceiling}", param)
-        return Granularity(tokens=ladder[-1])
-    if low:
-        ceiling = min(low_detail(ladder), ceiling or ladder[-1])
-        if floor is not None and floor > ceiling:
-            raise Refused(400, "invalid_value", f"detail low, at most {ceiling} tokens, is below m3.floor", param)
-    return Granularity(None, floor, ceiling, wishes.max_loss if named.max_loss is None else named.max_loss)
 
 
 def _sampling(request: ChatRequest) -> dict[str, Any]:

@@ -129,7 +129,8 @@ def read_config(path: Path, host: str | None = None, port: int | None = None) ->
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise StartError(f"{path}: {where}: {first['msg']} (got {first['input']!r:.60})") from None
+        got = "" if "api_keys" in first["loc"] else f" (got {first['input']!r:.60})"  # it may be a key
+        raise StartError(f"{path}: {where}: {first['msg']}{got}") from None
     override = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     return config.model_copy(update={"http_options": config.http_options.model_copy(update=override)})
 

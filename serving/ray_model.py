@@ -21,6 +21,7 @@ from serving.model import Answer, Ask, Look, ModelInfo, ModelOverloaded, ModelTi
 logger = logging.getLogger(__name__)
 
 TRIES = 2  # of a request whose replica goes away under it; more would let one that kills replicas kill them all
+LOOK_SHARE = 0.25  # of the time for an answer: a decision without a look takes the finest scale
 PAUSE_S = 0.2  # before the second try, in which Ray notices that the replica is gone
 
 
@@ -48,8 +49,9 @@ class RayModel:
 
     async def answer(self, ask: Ask) -> Answer:
         """A whole answer; a second replica is asked where the first goes away meanwhile."""
+        timeout_s = self._timeout_s if ask.deadline_s is None else ask.deadline_s
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 for left in reversed(range(TRIES)):
                     try:
                         reply: Answer | Refusal = await _translated(_called(self._near(ask).answer, ask))
@@ -59,12 +61,13 @@ class RayModel:
                             raise
                     await asyncio.sleep(PAUSE_S)
         except TimeoutError:
-            raise ModelTimeout(f"no answer within {self._timeout_s:g} s") from None
+            raise ModelTimeout(f"no answer within {timeout_s:.3g} s") from None
         raise AssertionError("the last try returns or raises")
 
     async def stream(self, ask: Ask) -> AsyncIterator[Piece | Answer]:
         """Pieces of an answer; a second replica is asked where the first goes away before it said anything."""
-        deadline_s = time.monotonic() + self._timeout_s
+        timeout_s = self._timeout_s if ask.deadline_s is None else ask.deadline_s
+        deadline_s = time.monotonic() + timeout_s
         for left in reversed(range(TRIES)):
             told = _called(self._near(ask, stream=True).stream, ask)
             begun = False
@@ -77,7 +80,7 @@ class RayModel:
                     if isinstance(each, Answer):
                         return
             except TimeoutError:
-                raise ModelTimeout(f"no whole answer within {self._timeout_s:g} s") from None
+                raise ModelTimeout(f"no whole answer within {timeout_s:.3g} s") from None
             except ModelUnavailable:
                 if begun or not left:
                     raise
@@ -88,7 +91,7 @@ class RayModel:
     async def look(self, sample: Sample) -> np.ndarray:
         """What the tower sees of a sample's picture, in numbers (G,); the replica keeps its visual tokens."""
         look = Look(await asyncio.to_thread(pixels_of, sample), sample.image_sha256)
-        async with asyncio.timeout(self._timeout_s):
+        async with asyncio.timeout(LOOK_SHARE * self._timeout_s):
             seen: np.ndarray = await _translated(_called(self._near(look).look, look))
         return seen
 

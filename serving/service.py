@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from complexity.errors import InvalidInput, M3Error
 from complexity.sample import Sample
 from router.explain import Explanation
-from router.policy import Decision
+from router.policy import FREE, Decision, Wish
 from serving.access import ApiKey
 from serving.accounts import Accounts
 from serving.failures import Refused
 from serving.fetch import PictureFetcher
-from serving.intake import FREE, Granularity, Intake, pictures_of, read_batch, read_request
+from serving.intake import Intake, pictures_of, read_batch, read_request
 from serving.metrics import Arm
 from serving.model import Answer, Ask, Model, ModelInfo, ModelTimeout, Picture, Piece
 from serving.rates import Allowance, OverLimit, RateLimiter
@@ -31,27 +31,9 @@ T = TypeVar("T")
 class Router(Protocol):
     """What decides; router.rollout.Rollout is one."""
 
-    async def route(
-        self,
-        sample: Sample,
-        floor: int | None = None,
-        ceiling: int | None = None,
-        max_loss: float | None = None,
-        fresh: bool = False,
-        store: bool = True,
-        *,
-        decision_id: str = "",
-    ) -> Decision: ...
+    async def route(self, sample: Sample, wish: Wish = FREE, decision_id: str = "") -> Decision: ...
 
-    async def route_many(
-        self,
-        samples: Sequence[Sample],
-        floor: int | None = None,
-        ceiling: int | None = None,
-        max_loss: float | None = None,
-        fresh: bool = False,
-        store: bool = True,
-    ) -> list[Decision | InvalidInput]: ...
+    async def route_many(self, samples: Sequence[Sample], wish: Wish = FREE) -> list[Decision | InvalidInput]: ...
 
     async def explain(self, sample: Sample, decision: Decision) -> Explanation | None: ...
 
@@ -69,6 +51,7 @@ class Wanted:
     intake: Intake
     samples: tuple[Sample, ...]  # a picture each, all with the question
     pictures: tuple[Picture, ...] | None  # None where the decision alone is wanted
+    since_s: float = field(default_factory=time.monotonic)  # when it had been read
 
     @property
     def asked(self) -> tuple[Sample, ...]:
@@ -136,88 +119,81 @@ class Service:
         fetched = await self._fetched(read)
         return await self._off_loop(lambda: _decoded(fetched, whole))
 
-    async def read_batch(self, body: bytes, headers: Mapping[str, str]) -> list[Wanted | Refused]:
-        """Read a batch of requests for decisions."""
+    async def read_batch(self, body: bytes, headers: Mapping[str, str]) -> list[Wanted | M3Error]:
+        """Read a batch of requests for decisions; what is wrong with one is its own."""
         read = await self._off_loop(lambda: read_batch(body, self.info, self.settings, headers))
 
-        async def one(intake: Intake | Refused) -> Wanted | Refused:
+        async def one(intake: Intake | Refused) -> Wanted | M3Error:
             if isinstance(intake, Refused):
                 return intake
             try:
                 fetched = intake if intake.complete else await self._fetched(intake)
                 return await self._off_loop(lambda: _decoded(fetched, whole=False))
-            except Refused as refused:
-                return refused
+            except M3Error as error:
+                return error
 
         return list(await asyncio.gather(*map(one, read)))
 
-    async def decide(self, wanted: Wanted, decision_id: str) -> Decision:
-        """The number of tokens asked for by name, or else the router's choice; of several pictures the finest.
+    async def decide(self, wanted: Wanted, decision_id: str) -> tuple[Decision, Sample]:
+        """The number of tokens asked for by name, or else the router's choice; and the sample that it was made for.
+
+        Of several pictures the one that needs most decides.
 
         Raises:
             Refused: a picture isn't acceptable.
         """
-        intake, wish = wanted.intake, wanted.intake.granularity
-        router = self.router  # it may be exchanged meanwhile
-        if wish.tokens is not None:
-            decision = router.forced(wish.tokens)
-        else:
-            images = intake.conversation.images[-intake.conversation.asked :]
+        intake, router = wanted.intake, self.router  # the router may be exchanged meanwhile
+        if intake.tokens is not None:
+            return self._counted(router, router.forced(intake.tokens), intake), wanted.asked[0]
 
-            async def one(sample: Sample, param: str) -> Decision:
-                try:
-                    return await router.route(
-                        sample,
-                        wish.floor,
-                        wish.ceiling,
-                        wish.max_loss,
-                        intake.fresh,
-                        intake.store,
-                        decision_id=decision_id,
-                    )
-                except InvalidInput as error:
-                    raise Refused(400, "invalid_image", str(error), param) from None
+        async def one(sample: Sample, param: str) -> Decision:
+            try:
+                return await router.route(sample, intake.wish, decision_id)
+            except InvalidInput as error:
+                raise Refused(400, "invalid_image", str(error), param) from None
 
-            named = zip(wanted.asked, images, strict=True)
-            decisions = await asyncio.gather(*(one(sample, image.param) for sample, image in named))
-            decision = max(decisions, key=lambda decision: decision.tokens)
-        self.accounts.decided(decision, router.arm(decision), free=wish == FREE)
-        return decision
+        images = intake.conversation.images[-intake.conversation.asked :]
+        named = zip(wanted.asked, images, strict=True)
+        decisions = await asyncio.gather(*(one(sample, image.param) for sample, image in named))
+        decision, sample = max(zip(decisions, wanted.asked, strict=True), key=lambda decided: decided[0].tokens)
+        return self._counted(router, decision, intake), sample
 
-    async def decide_all(self, batch: Sequence[Wanted | Refused]) -> list[Decision | M3Error]:
+    async def decide_all(self, batch: Sequence[Wanted | M3Error]) -> list[tuple[Decision, Sample] | M3Error]:
         """Decide on many requests; those that wish the same are predicted together, and each fails for itself."""
-        found: dict[int, Decision | M3Error] = {}
-        alike: dict[tuple[Granularity, bool, bool], list[tuple[int, Wanted]]] = {}
-        others: list[tuple[int, Wanted]] = []
+        found: dict[int, tuple[Decision, Sample] | M3Error] = {}
+        alike: dict[Wish, list[tuple[int, Wanted]]] = {}
         for i, wanted in enumerate(batch):
-            if isinstance(wanted, Refused):
+            if isinstance(wanted, M3Error):
                 found[i] = wanted
-            elif wanted.intake.granularity.tokens is None and len(wanted.asked) == 1:
-                intake = wanted.intake
-                alike.setdefault((intake.granularity, intake.fresh, intake.store), []).append((i, wanted))
+            elif wanted.intake.tokens is None and len(wanted.asked) == 1:
+                alike.setdefault(wanted.intake.wish, []).append((i, wanted))
             else:
-                others.append((i, wanted))
+                try:
+                    found[i] = await self.decide(wanted, "")
+                except M3Error as error:
+                    found[i] = error
         router = self.router
-        for (wish, fresh, store), group in alike.items():
-            samples = [wanted.asked[0] for _, wanted in group]
-            decided = await router.route_many(samples, wish.floor, wish.ceiling, wish.max_loss, fresh, store)
+        for wish, group in alike.items():
+            try:
+                decided = await router.route_many([wanted.asked[0] for _, wanted in group], wish)
+            except M3Error as error:
+                found |= {i: error for i, _ in group}
+                continue
             for (i, wanted), decision in zip(group, decided, strict=True):
                 if isinstance(decision, Decision):
-                    self.accounts.decided(decision, router.arm(decision), free=wish == FREE)
-                    found[i] = decision
+                    found[i] = self._counted(router, decision, wanted.intake), wanted.asked[0]
                 else:
                     param = wanted.intake.conversation.images[-1].param
                     found[i] = Refused(400, "invalid_image", str(decision), param)
-        for i, wanted in others:
-            try:
-                found[i] = await self.decide(wanted, "")
-            except M3Error as error:
-                found[i] = error
         return [found[i] for i in range(len(batch))]
 
-    async def explain(self, wanted: Wanted, decision: Decision) -> Explanation | None:
+    def _counted(self, router: Router, decision: Decision, intake: Intake) -> Decision:
+        self.accounts.decided(decision, router.arm(decision), free=intake.wish == FREE)
+        return decision
+
+    async def explain(self, wanted: Wanted, about: Sample, decision: Decision) -> Explanation | None:
         """What a decision was made of, where the request wants to know."""
-        return await self.router.explain(wanted.asked[0], decision) if wanted.intake.explain else None
+        return await self.router.explain(about, decision) if wanted.intake.explain else None
 
     async def charge(self, key: ApiKey | None, wanted: Wanted, decision: Decision) -> Allowance:
         """Take a request's visual tokens off its key's limit.
@@ -248,10 +224,10 @@ class Service:
         answers = tuple(await asyncio.gather(*map(self.model.answer, asks)))
         if len(answers) > 1:
             return Answered(decision, answers)
-        better = self.router.again(decision, answers[0].mean_logprob, wanted.intake.granularity.ceiling)
+        better = self.router.again(decision, answers[0].mean_logprob, wanted.intake.wish.ceiling)
         if better is None:
             return Answered(decision, answers)
-        second = await self.model.answer(replace(asks[0], tokens=better.tokens))
+        second = await self.model.answer(self._asks(wanted, better.tokens)[0])
         return Answered(better, (second,), answers[0], decision.tokens)
 
     def streams(self, wanted: Wanted, decision: Decision) -> list[AsyncIterator[Piece | Answer]]:
@@ -272,6 +248,9 @@ class Service:
     def _asks(self, wanted: Wanted, tokens: int) -> list[Ask]:
         intake, conversation = wanted.intake, wanted.intake.conversation
         assert wanted.pictures is not None
+        left_s = self.settings.answer_timeout_s - (time.monotonic() - wanted.since_s)
+        if left_s <= 0:
+            raise ModelTimeout(f"no answer within {self.settings.answer_timeout_s:g} s")
         ask = Ask(
             pictures=wanted.pictures,
             question=conversation.question,
@@ -285,7 +264,7 @@ class Service:
             stop=intake.stop,
             stream=intake.stream,
             logprobs=intake.logprobs,
-            deadline_s=self.settings.answer_timeout_s,
+            deadline_s=left_s,
         )
         return [replace(ask, seed=(intake.seed + i) % 2**63) for i in range(intake.n)]
 
@@ -311,5 +290,5 @@ class Service:
 def _decoded(intake: Intake, whole: bool) -> Wanted:
     """With its pictures decoded, where they are wanted; a fixed scale would otherwise accept a broken one."""
     samples = intake.samples()
-    whole = whole or intake.granularity.tokens is not None
+    whole = whole or intake.tokens is not None
     return Wanted(intake, samples, pictures_of(samples, intake.conversation.images) if whole else None)

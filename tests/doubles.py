@@ -14,7 +14,7 @@ from PIL import Image
 from complexity.errors import InvalidInput
 from complexity.sample import Sample
 from router.explain import Explanation, FeatureShare, ScaleChance
-from router.policy import Decision
+from router.policy import FREE, Decision, Wish
 from serving.async_engine import AsyncEngine
 from serving.engine import Engine, Limits
 from serving.m3 import Encoded, InputRow, NewRow, Said
@@ -182,34 +182,24 @@ class FakeRouter:
 
     def __init__(self, second_look: bool = False) -> None:
         self.second_look = second_look
-        self.asked: list[tuple[int | None, int | None, float | None, bool, bool]] = []
+        self.asked: list[Wish] = []
         self._known: set[tuple[str, str]] = set()
 
-    async def route(
-        self,
-        sample: Sample,
-        floor: int | None = None,
-        ceiling: int | None = None,
-        max_loss: float | None = None,
-        fresh: bool = False,
-        store: bool = True,
-        *,
-        decision_id: str = "",
-    ) -> Decision:
+    async def route(self, sample: Sample, wish: Wish = FREE, decision_id: str = "") -> Decision:
         key = (sample.image_sha256, sample.question_sha256)
-        why = "cached" if key in self._known and not fresh else "predicted"
-        assert sample.picture.mode == "RGB" and decision_id.startswith("m3-")
-        self.asked.append((floor, ceiling, max_loss, fresh, store))
-        if store:
+        why = "cached" if key in self._known and not wish.fresh else "predicted"
+        assert sample.picture.mode == "RGB"
+        self.asked.append(wish)
+        if wish.store:
             self._known.add(key)
         tokens = 1 if "colour" in sample.question else 576
         return Decision(tokens, LADDER, (0.1, 0.2, 0.3, 0.4, 0.5), why, 0.001, "fake-artifact", 1.5)  # type: ignore[arg-type]
 
-    async def route_many(self, samples: Sequence[Sample], *wishes: Any) -> list[Decision | InvalidInput]:
+    async def route_many(self, samples: Sequence[Sample], wish: Wish = FREE) -> list[Decision | InvalidInput]:
         decided: list[Decision | InvalidInput] = []
         for sample in samples:
             try:
-                decided.append(await self.route(sample, *wishes, decision_id="m3-"))
+                decided.append(await self.route(sample, wish))
             except InvalidInput as error:
                 decided.append(error)
         return decided

@@ -14,6 +14,7 @@ from complexity.labels import read_labels
 from complexity.predictor import ComplexityPredictor, FitOptions
 from complexity.sample import Sample
 from router.cache import DecisionCache
+from router.policy import Wish
 from router.route import Router
 
 EVERY = 10**6  # feature
@@ -37,7 +38,7 @@ def router(learnt: ComplexityPredictor) -> Router:
 async def test_the_chosen_scale_has_the_highest_utility(router: Router):
     """Each scale comes with its probability, cost and P - price * cost, as the decision had them."""
     for price in (0.0, 0.0005, 0.01, 1.0):
-        decision = await router.route(sample(), price=price)
+        decision = await router.route(sample(), Wish(price=price))
         explanation = await router.explain(sample(), decision)
         assert explanation is not None and (explanation.tokens, explanation.price) == (decision.tokens, price)
         assert tuple(scale.probability for scale in explanation.scales) == decision.probabilities

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from router.policy import Wish
 from serving.failures import Refused, failure_of
-from serving.intake import FREE, MAX_SIDE, MESSAGE_PIXELS, Granularity, Intake, pictures_of, read_request
+from serving.intake import MAX_SIDE, MESSAGE_PIXELS, Intake, pictures_of, read_request
 from serving.model import ModelInfo, Pixels, Reads, Turn
 from serving.settings import Settings
 
@@ -51,12 +52,13 @@ PICTURE = {"type": "image_url", "image_url": {"url": data_url(png())}}
 def test_a_question_and_a_picture_are_read():
     intake = read(chat_body("What colour is it?", png(), "m3-36"))
     (sample,) = intake.samples()
-    assert (intake.granularity.tokens, sample.question, sample.image) == (36, "What colour is it?", png())
+    assert (intake.tokens, sample.question, sample.image) == (36, "What colour is it?", png())
     assert intake.max_new_tokens == SETTINGS.default_answer_tokens
 
 
 def test_the_automatic_model_leaves_the_scale_open():
-    assert read(chat_body(model="m3-auto")).granularity == FREE
+    intake = read(chat_body(model="m3-auto"))
+    assert (intake.tokens, intake.wish) == (None, Wish())
 
 
 def test_text_parts_are_joined_in_order_around_the_picture():
@@ -359,19 +361,20 @@ def test_a_conversation_that_is_too_long_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("details", "granularity"),
+    ("details", "tokens", "ceiling"),
     [
-        (["auto"], FREE),
-        (["low"], Granularity(ceiling=36)),
-        (["high"], Granularity(tokens=576)),
-        (["low", "auto"], FREE),
-        (["low", "low"], Granularity(ceiling=36)),
-        (["low", "high"], Granularity(tokens=576)),
+        (["auto"], None, None),
+        (["low"], None, 36),
+        (["high"], 576, None),
+        (["low", "auto"], None, None),
+        (["low", "low"], None, 36),
+        (["low", "high"], 576, None),
     ],
 )
-def test_the_detail_of_the_pictures_steers(details, granularity):
+def test_the_detail_of_the_pictures_steers(details, tokens, ceiling):
     body = with_messages(turn("user", text("What is it?"), *(picture("red", detail) for detail in details)))
-    assert read(body).granularity == granularity
+    intake = read(body)
+    assert (intake.tokens, intake.wish) == (tokens, Wish(ceiling=ceiling))
 
 
 @pytest.mark.parametrize(
@@ -391,9 +394,9 @@ def test_a_detail_that_contradicts_the_rest_is_refused(model, detail, wishes):
 
 
 def test_a_models_name_carries_the_accuracy_that_may_be_lost():
-    assert read(chat_body(model="m3-auto-0.02")).granularity == Granularity(max_loss=0.02)
-    assert read(chat_body(model="m3-auto-0")).granularity == Granularity(max_loss=0.0)
-    assert read(chat_body(model="m3-auto-.5")).granularity == Granularity(max_loss=0.5)
+    assert read(chat_body(model="m3-auto-0.02")).wish == Wish(max_loss=0.02)
+    assert read(chat_body(model="m3-auto-0")).wish == Wish(max_loss=0.0)
+    assert read(chat_body(model="m3-auto-.5")).wish == Wish(max_loss=0.5)
     error = refusal(chat_body(model="m3-auto-0.02") | {"m3": {"max_loss": 0.1}})
     assert error.param == "m3.max_loss"
     assert read(chat_body(model="m3-auto-0.02") | {"m3": {"max_loss": 0.02}})
@@ -411,11 +414,11 @@ HEADERS = {
 def test_headers_wish_what_the_field_leaves_open():
     body = json.dumps(chat_body() | {"m3": {"floor": 36}}).encode()
     intake = read_request(body, INFO, SETTINGS, HEADERS)
-    assert intake.granularity == Granularity(None, 36, 144, 0.05)
-    assert (intake.fresh, intake.store, intake.explain) == (True, False, True)
-    assert read(chat_body() | {"m3": {"cache": "no-store"}}).store is False
+    assert intake.wish == Wish(36, 144, 0.05, fresh=True, store=False)
+    assert intake.explain
+    assert read(chat_body() | {"m3": {"cache": "no-store"}}).wish == Wish(store=False)
     plain = read(chat_body())
-    assert (plain.fresh, plain.store, plain.explain) == (False, True, False)
+    assert (plain.wish, plain.explain) == (Wish(), False)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from complexity.sample import Sample
 from router.cache import DecisionCache
 from router.calibrate import CurvePoint
 from router.cascade import SecondLook
-from router.policy import Decision
+from router.policy import Decision, Wish
 from router.rollout import Canary, Rollout, Shadow, ShadowDecision, share_of
 from router.route import Router
 
@@ -50,12 +50,12 @@ async def test_alone_the_serving_router_decides():
     """Without shadow and canary everything is as the router's own."""
     router = named("serving")
     rollout = Rollout(router)
-    decision = await rollout.route(sample(), floor=9, ceiling=144, price=-1.0)
+    decision = await rollout.route(sample(), Wish(floor=9, ceiling=144, price=-1.0))
     assert (decision.tokens, decision.artifact, decision.why) == (144, "serving", "predicted")
     assert (await rollout.route(sample())).why == "cached"
     assert rollout.forced(36) == router.forced(36) and rollout.again(decision, -1.0) is None
     with pytest.raises(OffLadder, match="100"):
-        await rollout.route(sample(), floor=100)
+        await rollout.route(sample(), Wish(floor=100))
     await done(rollout)
 
 
@@ -151,7 +151,7 @@ def test_a_shadow_is_never_served(requests: list[tuple[int, dict[str, float]]], 
     async def decided(shadow: Shadow | None) -> list[Decision]:
         canary = Canary(named("canary", FakePredictor(answer=COARSE)), percent)
         rollout = Rollout(named("serving"), shadow, canary)
-        made = [await rollout.route(sample(f"Number {i}?"), **asked) for i, asked in requests]  # type: ignore[arg-type]
+        made = [await rollout.route(sample(f"Number {i}?"), Wish(**asked)) for i, asked in requests]  # type: ignore[arg-type]
         await done(rollout)
         if shadow is not None:
             assert rollout.stats.recorded + rollout.stats.dropped == len(requests) and rollout.stats.failed == 0
@@ -210,7 +210,7 @@ async def test_a_shadow_that_breaks_costs_the_request_nothing(caplog: pytest.Log
     serving = Router(replace(artifact_of(FakePredictor(), "serving"), curve=curve), DecisionCache(None))
     rollout = Rollout(serving, Shadow(named("shadow"), full))  # which has no curve
     with caplog.at_level(logging.WARNING, logger="router.rollout"):
-        decisions = [await rollout.route(sample(), max_loss=loss) for loss in (None, 0.2, None, 0.2)]
+        decisions = [await rollout.route(sample(), Wish(max_loss=loss)) for loss in (None, 0.2, None, 0.2)]
         await done(rollout)
     assert [decision.tokens for decision in decisions] == [576, 1, 576, 1]
     assert (rollout.stats.failed, rollout.stats.recorded, len(caplog.records)) == (4, 0, 2)
@@ -233,7 +233,7 @@ async def test_of_a_refused_request_the_shadow_hears_nothing():
     with pytest.raises(InvalidInput, match="not a picture"):
         await rollout.route(Sample(b"no picture", "What?"))
     with pytest.raises(InvalidInput, match="above the ceiling"):
-        await rollout.route(sample(), floor=36, ceiling=9)
+        await rollout.route(sample(), Wish(floor=36, ceiling=9))
     await done(rollout)
     assert not heard and rollout.stats.failed == rollout.stats.dropped == 0
 
@@ -267,7 +267,7 @@ async def test_a_shadow_heeds_no_cache_and_no_store():
     shadow, heard = FakePredictor(), []
     rollout = Rollout(named("serving"), Shadow(named("shadow", shadow), heard.append))
     for i, asked in enumerate(({"store": False}, {}, {}, {"fresh": True})):
-        await rollout.route(sample(), **asked)  # type: ignore[arg-type]
+        await rollout.route(sample(), Wish(**asked))  # type: ignore[arg-type]
         while len(heard) <= i:
             await asyncio.sleep(0.001)
     await done(rollout)

@@ -22,7 +22,7 @@ from complexity.sample import Sample
 from router.cache import DecisionCache
 from router.calibrate import CurvePoint
 from router.cascade import SecondLook
-from router.policy import Decision
+from router.policy import Decision, Wish
 from router.route import Router
 
 
@@ -158,24 +158,24 @@ async def test_what_is_unlike_the_training_data_gets_the_finest_scale():
         assert (decision.tokens, decision.why) == (576, "unfamiliar")
         assert decision.probabilities == pytest.approx(COARSE)
     assert len(predictor.threads) == 1
-    assert (await router.route(sample("What color is it?"), ceiling=36)).tokens == 36
+    assert (await router.route(sample("What color is it?"), Wish(ceiling=36))).tokens == 36
 
 
 async def test_a_request_bounds_its_own_scale():
     """Floor and ceiling hold for what is predicted, remembered and fallen back to; nonsense is refused at once."""
     predictor = FakePredictor()
     router = router_of(predictor)
-    assert (await router.route(sample("What color is it?"), floor=9)).tokens == 9
-    assert (await router.route(sample(), ceiling=144)).tokens == 144
-    remembered = await router.route(sample(), floor=9, ceiling=36)
+    assert (await router.route(sample("What color is it?"), Wish(floor=9))).tokens == 9
+    assert (await router.route(sample(), Wish(ceiling=144))).tokens == 144
+    remembered = await router.route(sample(), Wish(floor=9, ceiling=36))
     assert (remembered.tokens, remembered.why) == (36, "cached")
     predictor.fails = RuntimeError("broken")
-    fallen = await router.route(sample("Another?"), ceiling=9)
+    fallen = await router.route(sample("Another?"), Wish(ceiling=9))
     assert (fallen.tokens, fallen.why) == (9, "fallback")
     with pytest.raises(OffLadder, match="100"):
-        await router.route(sample(), floor=100)
+        await router.route(sample(), Wish(floor=100))
     with pytest.raises(InvalidInput, match="above the ceiling"):
-        await router.route(sample(), floor=36, ceiling=9)
+        await router.route(sample(), Wish(floor=36, ceiling=9))
 
 
 async def test_an_unsure_answer_asks_for_a_finer_scale():
@@ -219,11 +219,11 @@ async def test_a_router_after_the_tower_asks_the_model_what_it_sees():
 async def test_a_request_has_its_own_price():
     """A request's price takes the router's place for it alone, and a senseless one is refused."""
     router = router_of(FakePredictor())
-    dear, usual, finest = [await router.route(sample(), price=price) for price in (1.0, None, -1.0)]
+    dear, usual, finest = [await router.route(sample(), Wish(price=price)) for price in (1.0, None, -1.0)]
     assert [(d.tokens, d.price) for d in (dear, usual, finest)] == [(1, 1.0), (576, 0.0001), (576, -1.0)]
     for price in (-2.0, float("nan")):
         with pytest.raises(InvalidInput, match="price"):
-            await router.route(sample(), price=price)
+            await router.route(sample(), Wish(price=price))
 
 
 CURVE = (  # loses nothing, one point and five points
@@ -237,14 +237,14 @@ async def test_a_request_says_what_it_may_lose():
     """The loss is exchanged for the dearest price that keeps it on the artifact's curve; a price besides is refused."""
     router = Router(replace(artifact_of(FakePredictor()), curve=CURVE), DecisionCache(None))
     assert [router.price_for(loss) for loss in (0.0, 0.009, 0.01, 0.2)] == [-1.0, -1.0, 1e-4, 0.7]
-    decisions = [await router.route(sample(), max_loss=loss) for loss in (0.0, 0.01, 0.2)]
+    decisions = [await router.route(sample(), Wish(max_loss=loss)) for loss in (0.0, 0.01, 0.2)]
     assert [(d.tokens, d.price) for d in decisions] == [(576, -1.0), (576, 1e-4), (1, 0.7)]
     with pytest.raises(InvalidInput, match="one of them"):
-        await router.route(sample(), max_loss=0.1, price=0.1)
+        await router.route(sample(), Wish(max_loss=0.1, price=0.1))
     with pytest.raises(InvalidInput, match="1.5"):
-        await router.route(sample(), max_loss=1.5)
+        await router.route(sample(), Wish(max_loss=1.5))
     with pytest.raises(ArtifactError, match="no curve"):
-        await router_of(FakePredictor()).route(sample(), max_loss=0.1)
+        await router_of(FakePredictor()).route(sample(), Wish(max_loss=0.1))
 
 
 async def test_a_second_look_pays_the_requests_own_price():
@@ -256,7 +256,7 @@ async def test_a_second_look_pays_the_requests_own_price():
         artifact_of(FakePredictor(answer=(0.5, 0.53, 0.55, 0.56, 0.57))), second_look=SecondLook(weights)
     )
     router = Router(artifact, DecisionCache(None), price=0.003, second_look=True)
-    usual, dear = await router.route(sample()), await router.route(sample(), price=0.1)
+    usual, dear = await router.route(sample()), await router.route(sample(), Wish(price=0.1))
     better = router.again(usual, -2.0)
     assert better is not None and (better.tokens, better.price) == (9, 0.003)
     assert router.again(dear, -2.0) is None
@@ -269,7 +269,7 @@ async def test_a_fresh_request_is_predicted_whatever_is_remembered():
     await router.route(sample())
     predictor.answer = COARSE
     assert (await router.route(sample())).tokens == 576
-    fresh = await router.route(sample(), fresh=True)
+    fresh = await router.route(sample(), Wish(fresh=True))
     assert (fresh.tokens, fresh.why, len(predictor.threads)) == (1, "predicted", 2)
     after = await router.route(sample())
     assert (after.tokens, after.why) == (1, "cached")
@@ -279,16 +279,16 @@ async def test_a_request_that_is_not_to_be_remembered_leaves_nothing():
     """With `store=False` the next request predicts; what was remembered before is still read."""
     predictor = FakePredictor()
     router = router_of(predictor)
-    assert [(await router.route(sample(), store=False)).why for _ in range(2)] == ["predicted"] * 2
+    assert [(await router.route(sample(), Wish(store=False))).why for _ in range(2)] == ["predicted"] * 2
     await router.route(sample())
-    assert (await router.route(sample(), store=False)).why == "cached"
+    assert (await router.route(sample(), Wish(store=False))).why == "cached"
 
 
 async def test_a_prediction_under_way_serves_the_fresh_too():
     """What flies never comes from the cache, so that a fresh request joins it."""
     predictor = FakePredictor(slow_s=0.1)
     router = router_of(predictor)
-    decisions = await asyncio.gather(*(router.route(sample(), fresh=fresh) for fresh in (False, True, True)))
+    decisions = await asyncio.gather(*(router.route(sample(), Wish(fresh=fresh)) for fresh in (False, True, True)))
     assert [d.why for d in decisions] == ["predicted"] * 3 and len(predictor.threads) == 1
 
 
@@ -297,7 +297,7 @@ async def test_a_prediction_under_way_is_remembered_for_whoever_wants_it(first: 
     """One that isn't to be remembered may wait for one that is; one that is waits for none that isn't."""
     predictor = FakePredictor(slow_s=0.1)
     router = router_of(predictor)
-    await asyncio.gather(*(router.route(sample(), store=store) for store in (first, second)))
+    await asyncio.gather(*(router.route(sample(), Wish(store=store)) for store in (first, second)))
     assert len(predictor.threads) == predictions
     assert (await router.route(sample())).why == ("cached" if first or second else "predicted")
 
@@ -311,7 +311,7 @@ async def test_no_cache_and_no_store_hold_for_redis(redis_server: RedisProcess):
     async def commands(fresh: bool, store: bool) -> tuple[int, int]:
         with redis.Redis.from_url(redis_server.url) as client:
             client.config_resetstat()
-            await router.route(sample("Which?" if store else "Who?"), fresh=fresh, store=store)
+            await router.route(sample("Which?" if store else "Who?"), Wish(fresh=fresh, store=store))
             await cache.flush()
             told = client.info("commandstats")
             return tuple(told.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("get", "set"))
@@ -345,7 +345,7 @@ async def one_by_one(router: Router, samples: Sequence[Sample], **wishes: float 
     decisions: list[Decision | InvalidInput] = []
     for each in samples:
         try:
-            decisions.append(await router.route(each, **wishes))  # type: ignore[arg-type]
+            decisions.append(await router.route(each, Wish(**wishes)))  # type: ignore[arg-type]
         except InvalidInput as error:
             decisions.append(error)
     return [told(decision) for decision in decisions]
@@ -378,7 +378,7 @@ def test_a_batch_is_decided_as_its_samples_are(
             alone, together = Router(artifact, DecisionCache(None)), Router(artifact, DecisionCache(None))
             expected = await one_by_one(alone, made(pairs), **wishes)
             await together.route_many(made(pairs[:2]))
-            decisions = await together.route_many(made(pairs), **wishes)  # type: ignore[arg-type]
+            decisions = await together.route_many(made(pairs), Wish(**wishes))  # type: ignore[arg-type]
             assert [told(decision) for decision in decisions] == expected
 
     asyncio.run(both())
@@ -405,7 +405,7 @@ async def test_a_batch_heeds_fresh_and_store():
     samples = [sample("One?"), sample("Two?")]
     whys = []
     for wishes in ({"store": False}, {}, {}, {"fresh": True}):
-        whys.append([decision.why for decision in await router.route_many(samples, **wishes)])  # type: ignore[union-attr, arg-type]
+        whys.append([decision.why for decision in await router.route_many(samples, Wish(**wishes))])  # type: ignore[union-attr, arg-type]
     assert whys == [["predicted"] * 2, ["predicted"] * 2, ["cached"] * 2, ["predicted"] * 2]
 
 
@@ -413,9 +413,9 @@ async def test_a_batch_is_refused_as_a_whole_for_senseless_wishes():
     """Bounds and price are asked of all, so they are an error of all."""
     router = router_of(FakePredictor())
     with pytest.raises(OffLadder, match="100"):
-        await router.route_many([sample()], floor=100)
+        await router.route_many([sample()], Wish(floor=100))
     with pytest.raises(InvalidInput, match="price"):
-        await router.route_many([sample()], price=-3.0)
+        await router.route_many([sample()], Wish(price=-3.0))
 
 
 async def test_a_batch_after_the_tower_loses_only_what_the_model_does_not_see():
