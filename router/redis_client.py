@@ -7,12 +7,21 @@ seconds at all.
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
-from router.cache import BREAK_AFTER, MOST_WRITES, _connect
+from complexity.errors import InvalidInput
+
+BREAK_AFTER = 3  # failures in a row until Redis is left alone
+MOST_WRITES = 256  # in flight; more are dropped
+CONNECTIONS = 16  # for all calls in flight: a burst that opened one for each would time out over connecting
+Command = tuple[str | bytes | int, ...]
 
 log = logging.getLogger(__name__)
 
@@ -59,34 +68,19 @@ class RedisClient:
         """Run a command; None when there is nothing, it fails, is late, or Redis is being left alone."""
         if self._redis is None:
             return None
-        if self._failures >= BREAK_AFTER:
-            if time.monotonic() < self._rest_until_s:
-                self._count(skipped=1)
-                return None
-            self._rest_until_s = time.monotonic() + self._rest_s  # this call probes; the others go on without Redis
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await self._redis.execute_command(*command)
-        except ResponseError as error:  # it is there, and this command isn't for what it holds
-            self._failures = 0
-            self._failed(error)
-            return None
-        except Exception as error:  # of any kind: an answer that isn't Redis' breaks the client in many ways
-            self._failures += 1
-            self._rest_until_s = time.monotonic() + self._rest_s
-            self._failed(error)
-            return None
-        self._failures = 0
-        return answer
+        return await self._within_limits(self._redis.execute_command, *command)
 
-    def tell(self, *command: str | bytes | int) -> None:
-        """Run a command in the background; dropped when too many are in flight."""
-        if self._redis is None:
+    def tell(self, *commands: Command) -> None:
+        """Run commands in the background, in one trip; dropped when too many are in flight."""
+        if self._redis is None or not commands:
             return
         if len(self._writes) >= MOST_WRITES:
-            self._count(writes_dropped=1)
+            self._count(writes_dropped=len(commands))
             return
-        write = asyncio.create_task(self.ask(*command))
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        write = asyncio.create_task(self._within_limits(pipeline.execute))
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
 
@@ -100,6 +94,27 @@ class RedisClient:
         if self._redis is not None:
             await self._redis.aclose()
 
+    async def _within_limits(self, call: Callable[..., Awaitable[Any]], *words: str | bytes | int) -> Any:
+        if self._failures >= BREAK_AFTER:
+            if time.monotonic() < self._rest_until_s:
+                self._count(skipped=1)
+                return None
+            self._rest_until_s = time.monotonic() + self._rest_s  # this call probes; the others go on without Redis
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer = await call(*words)
+        except ResponseError as error:  # it is there, and this command isn't for what it holds
+            self._failures = 0
+            self._failed(error)
+            return None
+        except Exception as error:  # of any kind: an answer that isn't Redis' breaks the client in many ways
+            self._failures += 1
+            self._rest_until_s = time.monotonic() + self._rest_s
+            self._failed(error)
+            return None
+        self._failures = 0
+        return answer
+
     def _failed(self, error: Exception) -> None:
         self._count(errors=1)
         cause = type(error).__name__
@@ -109,3 +124,19 @@ class RedisClient:
 
     def _count(self, **more: int) -> None:
         self.stats = replace(self.stats, **{name: getattr(self.stats, name) + n for name, n in more.items()})
+
+
+def _connect(redis_url: str, timeout_s: float) -> Redis:
+    """A client that gives up at once; it opens no connection before the first command."""
+    try:
+        pool = BlockingConnectionPool.from_url(
+            redis_url,
+            max_connections=CONNECTIONS,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),  # the default tries ten times: 58 s on a hung server
+        )
+        return Redis.from_pool(pool)
+    except ValueError:  # the URL isn't repeated: it may hold a password
+        raise InvalidInput("redis_url must start with redis://, rediss:// or unix://", "redis_url") from None

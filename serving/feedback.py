@@ -68,7 +68,7 @@ class Records:
         self._local.pop(answered.decision_id, None)
         self._local[answered.decision_id] = time.monotonic() + self._ttl_s, value
         self._forget()
-        self._redis.tell("SET", _key(answered.decision_id), value, "PX", max(1, round(self._ttl_s * 1000)))
+        self._redis.tell(("SET", _key(answered.decision_id), value, "PX", max(1, round(self._ttl_s * 1000))))
 
     async def recall(self, decision_id: str) -> AnsweredRecord | None:
         """What was answered under an id; None when nothing is known."""

@@ -10,7 +10,8 @@ import redis
 from redis_process import RedisProcess, free_port
 
 from complexity.errors import InvalidInput
-from router.cache import BREAK_AFTER, MOST_WRITES, CacheStats, DecisionCache, cache_key, decode, encode
+from router.cache import CacheStats, DecisionCache, cache_key, decode, encode
+from router.redis_client import BREAK_AFTER, MOST_WRITES
 
 PROBABILITIES = np.array([0.1, 0.2, 0.5, 0.75, 1.0], np.float32)
 KEY = cache_key("artifact", "picture", "question")

@@ -28,7 +28,7 @@ from complexity.feedback import (
     to_line,
     to_value,
 )
-from router.cache import BREAK_AFTER
+from router.redis_client import BREAK_AFTER
 from serving.failures import failure_of
 from serving.feedback import FeedbackStore, Records, UnknownDecision
 from serving.journal import FeedbackNotStored, IdempotencyConflict, Journal

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from redis_process import RedisProcess, free_port
 
 from complexity.errors import InvalidInput
-from router.cache import BREAK_AFTER
+from router.redis_client import BREAK_AFTER
 from serving.rates import KEEP_MS, MOST_KEYS, TAKE, TOKEN, Allowance, OverLimit, RateLimiter, redis_key, spend
 
 KEY, LIMIT = "alice", 1000
