@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from complexity.errors import LabelTableError
+from complexity.label_checks import PER_SAMPLE, check_rows, numbers_of, text_of
 
 SCHEMA_VERSION = "2"
 PICTURES = "pictures"  # folder in a table's folder that may hold its pictures as <image_sha256>.png
-SPLITS = ("train", "calibration", "test", "")
+
 
 COLUMNS = pa.schema(
     [
@@ -51,7 +52,6 @@ DIGEST = b"m3.sha256"  # of the other metadata
 SHOWN_CHARS = 200  # of a reader's complaint
 NUMBERS = ("score", "mean_logprob", "reference_logprob", "visual_tokens")
 FEATURES = ("image_features", "tower_features", "latents")
-PER_SAMPLE = ("dataset", "task", "split", "image_sha256", "question")  # must not change between a sample's rows
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def read_labels(path: Path) -> LabelTable:
     if rows.num_rows == 0:
         raise LabelTableError(f"{path}: the label table is empty")
     rows = rows.sort_by([("sample_id", "ascending"), ("tokens", "ascending")])
-    _check_rows(path, rows, meta)
+    check_rows(path, rows, meta.ladder, meta.model)
     return _per_sample(path, rows, meta)
 
 
@@ -307,53 +307,15 @@ def _unreadable(shard: Path, error: Exception) -> LabelTableError:
     return LabelTableError(f"{shard}: not a readable Parquet file ({str(error)[:SHOWN_CHARS]})")
 
 
-def _check_rows(path: Path, rows: pa.Table, meta: LabelMeta) -> None:
-    """Whole-column checks on rows sorted by sample and tokens: nulls, ranges, duplicates, all scales, agreement."""
-    for name in rows.column_names:
-        if rows[name].null_count:
-            raise LabelTableError(f"{path}: column {name!r} has {rows[name].null_count} missing values")
-    ids, tokens = _text(rows, "sample_id"), _number(rows, "tokens")
-    score = _number(rows, "score")
-    wrong_score = ~((score >= 0) & (score <= 1))  # also catches NaN
-    if wrong_score.any():
-        at = int(wrong_score.argmax())
-        raise LabelTableError(f"{path}: sample {ids[at]} has score {score[at]}; scores lie in [0, 1]")
-    off = ~np.isin(tokens, meta.ladder)
-    if off.any():
-        at = int(off.argmax())
-        raise LabelTableError(f"{path}: sample {ids[at]} has {tokens[at]} tokens, ladder is {meta.ladder}")
-    models = set(rows["model"].unique().to_pylist())
-    if models != {meta.model}:
-        raise LabelTableError(f"{path}: rows of models {sorted(models)}, metadata says {meta.model!r}")
-    unknown = set(rows["split"].unique().to_pylist()) - set(SPLITS)
-    if unknown:
-        raise LabelTableError(f"{path}: unknown split {sorted(unknown)[0]!r}; allowed are {SPLITS}")
-    twice = (ids[1:] == ids[:-1]) & (tokens[1:] == tokens[:-1])
-    if twice.any():
-        at = int(twice.argmax())
-        raise LabelTableError(f"{path}: sample {ids[at]} appears twice at {tokens[at]} tokens")
-    names, counts = np.unique(ids, return_counts=True)
-    short = counts != len(meta.ladder)
-    if short.any():
-        name = names[short.argmax()]
-        missing = sorted(set(meta.ladder) - set(tokens[ids == name].tolist()))
-        raise LabelTableError(f"{path}: sample {name} lacks scale(s) {missing} of the ladder {meta.ladder}")
-    for column in PER_SAMPLE:
-        values = _text(rows, column).reshape(-1, len(meta.ladder))
-        uneven = (values != values[:, :1]).any(axis=1)
-        if uneven.any():
-            raise LabelTableError(f"{path}: sample {names[uneven.argmax()]} has more than one {column}")
-
-
 def _per_sample(path: Path, rows: pa.Table, meta: LabelMeta) -> LabelTable:
     scales = len(meta.ladder)
     firsts = rows.take(pa.array(np.arange(0, rows.num_rows, scales)))
-    numbers: dict[str, Any] = {name: _number(rows, name).reshape(-1, scales) for name in NUMBERS}
+    numbers: dict[str, Any] = {name: numbers_of(rows, name).reshape(-1, scales) for name in NUMBERS}
     return LabelTable(
         meta=meta,
-        sample_id=_text(firsts, "sample_id"),
+        sample_id=text_of(firsts, "sample_id"),
         **{name: _features(path, firsts, name) for name in FEATURES},
-        **{name: _text(firsts, name) for name in PER_SAMPLE},
+        **{name: text_of(firsts, name) for name in PER_SAMPLE},
         **numbers,
     )
 
@@ -367,13 +329,5 @@ def _features(path: Path, firsts: pa.Table, name: str) -> np.ndarray:
     features = np.asarray(lists.flatten()).reshape(len(firsts), int(widths[0]))
     broken = ~np.isfinite(features).all(axis=1)
     if broken.any():
-        raise LabelTableError(f"{path}: sample {_text(firsts, 'sample_id')[broken.argmax()]} has {name} not finite")
+        raise LabelTableError(f"{path}: sample {text_of(firsts, 'sample_id')[broken.argmax()]} has {name} not finite")
     return features
-
-
-def _text(rows: pa.Table, column: str) -> np.ndarray:
-    return np.asarray(rows[column].to_numpy(zero_copy_only=False), dtype=object)
-
-
-def _number(rows: pa.Table, column: str) -> np.ndarray:
-    return np.asarray(rows[column].to_numpy(zero_copy_only=False))

@@ -85,3 +85,10 @@ def second_look_of(believe: Believe, calibration: LabelTable) -> SecondLook | No
     if not np.isfinite(calibration.mean_logprob).all():
         return None
     return SecondLook.fit(believe(calibration), calibration.mean_logprob, calibration.score)
+
+
+def scale_shares(router: Chooser, rows: LabelTable, costs: Sequence[float], familiar: np.ndarray) -> tuple[float, ...]:
+    """Shares of the rungs (S,) that a router chooses on familiar rows: what traffic like them would ask for."""
+    rungs = choose_rung(worth(router.believe(rows)[familiar], costs), router.price)
+    counts = np.bincount(rungs, minlength=len(rows.ladder))
+    return tuple((counts / max(1, counts.sum())).tolist())

@@ -24,13 +24,12 @@ from router.artifact import Artifact, check_target, save_artifact
 from router.calibrate import PRICES, Chooser, Target
 from router.card import write_card
 from router.cascade import FIRST_PRICE, cascade_path
-from router.choosers import baselines, certificate_of, looks, predicting, priced_for, second_look_of
+from router.choosers import baselines, certificate_of, looks, predicting, priced_for, scale_shares, second_look_of
 from router.costs import Costs
 from router.feedback import Lessons, fitting, in_words
 from router.figures import draw_all
 from router.informed import fit_informed
 from router.page import certificate_sentence, page
-from router.policy import choose_rung, worth
 from router.report import Extras, Report, judge
 from router.split import Splits, split_table
 from router.tables import as_json, as_text
@@ -163,7 +162,7 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             metrics={name: as_json(report) for name, report in reports.items()} | heard,
             curve=router.curve,
-            scale_shares=scale_shares(router, held_out, costs, ~strange(held_out)),
+            scale_shares=scale_shares(router, held_out, costs.values, ~strange(held_out)),
         )
         for name, rows in parts.items():
             artifact.metrics[name]["unfamiliar"] = round(float(strange(rows).mean()), 5)
@@ -173,13 +172,6 @@ def train_router(labels: Path, out: Path, options: Options) -> Trained:
         artifact = save_artifact(out, artifact, figures["accuracy.png"])
         begin("done")
     return Trained(artifact, reports, figures, command)
-
-
-def scale_shares(router: Chooser, rows: LabelTable, costs: Costs, familiar: np.ndarray) -> tuple[float, ...]:
-    """Shares of the rungs (S,) that a router chooses on familiar rows: what traffic like them would ask for."""
-    rungs = choose_rung(worth(router.believe(rows)[familiar], costs.values), router.price)
-    counts = np.bincount(rungs, minlength=len(rows.ladder))
-    return tuple((counts / max(1, counts.sum())).tolist())
 
 
 def check_features(path: Path, table: LabelTable, place: Place) -> None:

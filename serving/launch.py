@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from complexity.errors import M3Error
 from serving import fast_ray
+from serving.draining import admin_sockets, drain
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 6
-DRAIN_S = 65  # for requests under way when told to stop: a little more than answer_timeout_s
 POLL_S = 0.2
 LOGS = "/tmp/ray/session_latest/logs/serve"
 OBJECT_STORE_BYTES = 256 * 2**20  # pictures on their way to the replica; Ray's default takes 30% of the memory
@@ -215,33 +215,6 @@ def run(
             ray.shutdown()
 
 
-def admin_sockets(path: Path) -> list[Path]:
-    """HAProxy's admin sockets: Ray puts them in folders of its own making beside the path that it was given."""
-    return [found for found in path.parent.rglob(path.name) if found.is_socket()]
-
-
-def drain(admin: Path, hurry: threading.Event, limit_s: float = DRAIN_S) -> None:
-    """Have HAProxy take no more requests, and wait until those under way have their answers.
-
-    Args:
-        admin: HAProxy's admin socket.
-        hurry: set when nobody wants to wait any longer.
-    """
-    try:
-        with socket.socket(socket.AF_UNIX) as asked:
-            asked.settimeout(5)
-            asked.connect(str(admin))
-            asked.sendall(b"show info\n")
-            told = b"".join(iter(lambda: asked.recv(65_536), b"")).decode()
-        pid = int(re.search(r"^Pid: (\d+)$", told, re.MULTILINE)[1])  # type: ignore[index]
-        os.kill(pid, signal.SIGUSR1)  # its soft stop: it listens no more, and ends with its last connection
-    except (OSError, TypeError):  # it isn't there: nothing is under way
-        return
-    deadline_s = time.monotonic() + limit_s
-    while _runs(pid) and time.monotonic() < deadline_s and not hurry.wait(POLL_S / 4):
-        pass
-
-
 def start(config: "ServeDeploySchema", metrics_port: int | None = None) -> "ServeControllerClient":
     """Start a Ray of our own on this machine and hand it the application, without waiting for that.
 
@@ -324,14 +297,6 @@ def _muted() -> Iterator[None]:
     """Keep the chatter that Ray relays from its processes off the terminal; its log files have it."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process is there and hasn't ended; one that merely awaits its parent has."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def _answers(url: str) -> bool:

@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from complexity.errors import InvalidInput
+from serving.addresses import Address, is_public
 from serving.failures import Refused
-from serving.fetch import MOST_URL_CHARS, Address, PictureFetcher, is_public
+from serving.fetch import MOST_URL_CHARS, PictureFetcher
 
 HOST = "pictures.test"
 PARAM = "messages.0.content.1.image_url.url"
