@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,13 @@ class Faults:
         self._service, self._redis, self._config, self._folder, self._load = service, server, config, folder, load
 
     def all(self) -> list[Callable[[], Awaitable[None]]]:
-        return [self.redis_killed, self.redis_frozen, self.redis_garbage, self.redis_full, self.replica_killed] + [
+        return [
+            self.redis_killed,
+            self.redis_frozen,
+            self.redis_garbage,
+            self.redis_full,
+            self.disk_full,
+            self.replica_killed,
             self.router_exchanged,
             self.broken_artifact,
             self.burst,
@@ -95,6 +102,20 @@ class Faults:
             client.config_set("maxmemory", "1")
             await asyncio.sleep(4)
             client.config_set("maxmemory", "0")
+
+    async def disk_full(self) -> None:
+        """Feedback can't be stored for a while; for want of a disk of its own, nothing happens."""
+        feedback = self._folder / "feedback"
+        if not feedback.is_mount():
+            print("no small file system could be mounted: disk_full is left out", file=sys.stderr)
+            return
+        filler = feedback / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        await asyncio.sleep(6)
+        filler.unlink()
+        await asyncio.sleep(2)
 
     async def replica_killed(self) -> None:
         os.kill(min(processes(self._service, MODEL)), signal.SIGKILL)
@@ -192,6 +213,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        feedback = folder / "feedback"
+        feedback.mkdir()
+        small = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(feedback)]
+        subprocess.run(small, check=False, stderr=subprocess.DEVNULL)  # not everybody may
         server = start_redis(folder)
         config = folder / "ray_app.yaml"
         told = yaml.safe_load((ROOT / "ray_app.yaml").read_text())
@@ -208,6 +233,8 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             service.stop()
             subprocess.run(["pkill", "-f", f"redis-server.*:{server.port}"], check=False)
+            if feedback.is_mount():
+                subprocess.run(["umount", str(feedback)], check=False)
     print(json.dumps(found))
     bad = ("wrong", "hung", "undocumented_5xx", "lost_feedback", "torn_streams")
     return 1 if any(found[each] for each in bad) else 0
