@@ -120,7 +120,8 @@ class RedisClient:
         cause = type(error).__name__
         if cause not in self._told:
             self._told.add(cause)
-            log.warning("%s: Redis failed (%s: %s); going on without it", self._whose, cause, error)
+            why = "" if isinstance(error, ResponseError) else f": {error}"  # that would quote what was to be stored
+            log.warning("%s: Redis failed (%s%s); going on without it", self._whose, cause, why)
 
     def _count(self, **more: int) -> None:
         self.stats = replace(self.stats, **{name: getattr(self.stats, name) + n for name, n in more.items()})

@@ -47,6 +47,7 @@ class M3Replica:
         from serving.engine import Engine, Limits
         from serving.m3 import load
 
+        log_with_serve()
         torch.set_num_threads(settings.threads or os.cpu_count() or 1)  # Ray sets OMP_NUM_THREADS=1
         limits = Limits(
             settings.max_answers,
@@ -97,6 +98,7 @@ class Ingress:
 
     async def __init__(self, settings: Settings, pools: dict[int, DeploymentHandle]):  # type: ignore[misc]  # Ray awaits it
         self._settings = settings
+        log_with_serve()
         if settings.access_log is not None:
             log_requests(settings.access_log)
         self._model = RayModel(pools, settings.answer_timeout_s)
@@ -163,6 +165,15 @@ def _fetcher(settings: Settings) -> PictureFetcher | None:
     if not settings.picture_hosts:
         return None
     return PictureFetcher(settings.picture_hosts, settings.max_picture_bytes, settings.fetch_timeout_s)
+
+
+def log_with_serve() -> None:
+    """Have this process's warnings stand in Ray Serve's log files; nothing else shows them."""
+    handlers = logging.getLogger("ray.serve").handlers
+    for package in ("complexity", "router", "serving"):
+        ours = logging.getLogger(package)
+        ours.handlers, ours.propagate = list(handlers), False
+        ours.setLevel(logging.WARNING)
 
 
 def refusal_of(error: InvalidInput | ModelTimeout) -> Refusal:

@@ -11,7 +11,7 @@ from redis_process import RedisProcess, free_port
 
 from complexity.errors import InvalidInput
 from router.cache import CacheStats, DecisionCache, cache_key, decode, encode
-from router.redis_client import BREAK_AFTER, MOST_WRITES
+from router.redis_client import BREAK_AFTER, MOST_WRITES, RedisClient
 
 PROBABILITIES = np.array([0.1, 0.2, 0.5, 0.75, 1.0], np.float32)
 KEY = cache_key("artifact", "picture", "question")
@@ -287,3 +287,13 @@ def test_keys_differ_by_all_that_decides():
     """Artifact, picture and question each change the key."""
     keys = {cache_key(*parts) for parts in (("a", "p", "q"), ("b", "p", "q"), ("a", "x", "q"), ("a", "p", "x"))}
     assert len(keys) == 4
+
+
+async def test_what_was_to_be_stored_is_not_in_the_log(redis_server, caplog):
+    """Redis refuses a write for want of memory, and names the command in its error."""
+    client = RedisClient(redis_server.url, "a test")
+    assert await client.ask("CONFIG", "SET", "maxmemory", "1") == b"OK"
+    client.tell(("SET", "key", "a secret question"))
+    await client.flush()
+    await client.close()
+    assert client.stats.errors == 1 and "a test: Redis failed" in caplog.text and "secret" not in caplog.text
