@@ -22,6 +22,7 @@ from serving.m3.llava import load_llava
 from serving.m3.model import Encoded, M3Model
 from serving.m3.nested import answer_at_scales, score_at_scales
 from serving.m3.pool import REDUCTIONS
+from serving.m3.processor import computes_in_bfloat16
 from serving.m3.prompt import Prompt, reword
 from serving.m3.rows import Rows
 from serving.m3.score import Score, ScoreRequest, score
@@ -226,7 +227,7 @@ def load(
         raise CheckpointError(f"{folder} can't be read: {error}") from error
     if dtype is None and isinstance(model.tower, ConvTower):
         settle(model.tower)
-        if _computes_in_bfloat16():
+        if computes_in_bfloat16(device):
             model.tower.bfloat16(), model.projector.bfloat16()
     if wording is not None:
         reword(prompt, wording)
@@ -239,11 +240,6 @@ def load(
 
 
 _LOADERS = {TINY: load_tiny, LLAVA: load_llava, **dict.fromkeys(HF, load_hf)}
-
-
-def _computes_in_bfloat16() -> bool:
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _digest(folder: Path) -> str:

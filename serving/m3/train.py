@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 from tqdm import tqdm
+
+from serving.m3.muon import Muon
+from serving.m3.processor import computes_in_bfloat16
 
 _OUTER = re.compile(r"embed_tokens|lm_head|^linear")  # what Muon is not for: embeddings and classifiers
 
@@ -42,8 +45,7 @@ def optimizers(parts: Sequence[tuple[nn.Module, float]]) -> list[Optimizer]:
         matrices.append({"params": hidden, "lr": peak})
         rest.append({"params": [weight for weight in module.parameters() if id(weight) not in chosen], "lr": peak})
     matrices = [group for group in matrices if group["params"]]
-    muon = Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    return [muon, AdamW(rest, betas=(0.9, 0.98), weight_decay=0.01, fused=True)]
+    return [Muon(matrices), AdamW(rest, betas=(0.9, 0.98), weight_decay=0.01, fused=True)]
 
 
 def schedule(step: int, steps: int) -> float:
@@ -67,13 +69,14 @@ def run_stage(
     Args:
         batches: the batches from a step on; the same step always gives the same batch.
         folder: `<name>.pt` in it is the checkpoint.
-        device: "cpu" or "cuda"; both train in bfloat16 autocast.
+        device: "cpu" or "cuda"; trained in bfloat16 autocast where the processor computes with that.
     """
     checkpoint = folder / f"{stage.name}.pt"
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in stage.optimizers]
     step = _resume(stage, checkpoint, device)
     if step >= stage.steps:
         return
+    autocast = computes_in_bfloat16(device)
     stage.module.train()
     saved = monotonic()
     figures: dict[str, float] = {}
@@ -83,7 +86,7 @@ def run_stage(
                 for group, rate in zip(optimizer.param_groups, peak, strict=True):
                     group["lr"] = rate * schedule(step, stage.steps)
                 optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device, torch.bfloat16):
+            with torch.autocast(device, torch.bfloat16, enabled=autocast):
                 loss, each = stage.loss(batch)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"{stage.name}: the loss is {loss.item()} at step {step}")
