@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported; in a service Ray sets it
+
 import numpy as np
 from PIL import Image
 

@@ -25,9 +25,6 @@ BUSY_STD = 20.4  # a cell with more luminance deviation than this, of 255, holds
 GROUND_DISTANCE = 30, 20, 20  # in luminance, blue and red chroma; colours this near to the commonest are background
 QUANTILES = (0.1, 0.5, 0.9, 1.0)
 ANY_NEIGHBOUR = np.ones((3, 3))
-CELL_PX = SIDE_PX // FINEST_GRID
-IN_CELL = np.repeat(np.eye(FINEST_GRID, dtype=np.float32), CELL_PX, axis=0)  # (P, G): which pixels a cell spans
-PER_PIXEL = np.float32(1 / CELL_PX**2)  # a power of two: means are as exact as sums
 
 
 def image_features(picture: Image.Image, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -105,9 +102,10 @@ def _lost_in_pooling(planes: np.ndarray) -> dict[str, float]:
 
 
 def _finest_cells(planes: np.ndarray) -> np.ndarray:
-    """(N, P, P) whole numbers -> (N, G, G) means of cells; as products, since numpy sums slowly over short axes."""
-    rows = planes.reshape(-1, SIDE_PX) @ IN_CELL  # (N * P, G)
-    return (IN_CELL.T @ rows.reshape(len(planes), SIDE_PX, FINEST_GRID)) * PER_PIXEL
+    """(N, P, P) -> (N, G, G) means of cells; rows first, since sums over them run along memory."""
+    cell = SIDE_PX // FINEST_GRID
+    rows = planes.reshape(len(planes), FINEST_GRID, cell, SIDE_PX).sum(axis=2)
+    return sum(rows[..., column::cell] for column in range(cell)) / cell**2
 
 
 def _halved(cells: np.ndarray) -> np.ndarray:
