@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from complexity.errors import M3Error
-from serving import openai, telling, wire
+from serving import openai, page, telling, wire
 from serving.access import Access, ApiKey
 from serving.accounts import log_fields
 from serving.edge import Counted, LastResort, read_body
@@ -35,7 +35,8 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
     """
     settings = service.settings
     app = FastAPI(title="M3 router", docs_url="/docs", redoc_url=None)
-    app.add_middleware(Access, keys=settings.api_keys, open_paths=OPEN)  # the last one added is the outermost
+    open_paths = OPEN + (page.PATHS if settings.page else ())
+    app.add_middleware(Access, keys=settings.api_keys, open_paths=open_paths)  # the last one added is the outermost
     app.add_middleware(LastResort)
     app.add_middleware(Counted, metrics=service.accounts.metrics)
     app.add_middleware(RequestLog, send_back=names_requests)
@@ -148,6 +149,8 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
             raise Refused(503, "not_ready", "the model doesn't answer") from None
         return {"status": "ready"}
 
+    if settings.page:
+        page.add_page(app, service.info, settings)
     return app
 
 

@@ -52,7 +52,7 @@ class Engine:
         self._m3 = m3
         self._limits = limits or Limits()
         self._clock = clock
-        self.info = ModelInfo(m3.model_id, tuple(m3.ladder), m3.image_px, m3.reads)
+        self.info = ModelInfo(m3.model_id, tuple(m3.ladder), m3.image_px, m3.reads, m3.aspect)
         self._inbox: SimpleQueue[Job] = SimpleQueue()
         self._unseen: list[Job] = []  # pictures of theirs wait for the tower
         self._unread: list[Job] = []  # their prompts wait to be read

@@ -39,6 +39,9 @@ class Generator(Protocol):
     def image_px(self) -> int: ...
 
     @property
+    def aspect(self) -> str: ...
+
+    @property
     def reads(self) -> Reads: ...
 
     @property

@@ -143,6 +143,7 @@ class ModelInfo:
     ladder: tuple[int, ...]
     image_px: int  # of a picture's shorter side, that it can make use of
     reads: Reads = Reads(history=True, system=True)
+    aspect: str = "pad"  # how a picture becomes squares: "square" crops its middle, "pad" pads it, "anyres" cuts tiles
 
 
 class Model(Protocol):

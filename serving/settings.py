@@ -68,6 +68,9 @@ class Settings(BaseModel):
     max_prompt_tokens: int = Field(1360, ge=1, description="of prompts read together: what other answers wait for")
     max_pictures: int = Field(4, ge=1, description="pictures that the tower takes together")
 
+    page: bool = Field(
+        True, description="a page at / to ask in the browser; it is open to everybody, what it asks isn't"
+    )
     api_keys: ApiKeys = Field((), description="who may ask: name, SHA-256 of the key, and visual tokens a minute")
     access_log: Path | None = Field(
         None, description="file that gets a JSON line per request, without pictures and questions; unset: none"

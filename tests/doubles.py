@@ -52,6 +52,7 @@ class FakeM3:
     ladder: tuple[int, ...] = LADDER
     model_id: str = "fake-m3"
     image_px: int = 192
+    aspect: str = "pad"
     reads: Reads = Reads(history=True, system=True)
     slow_s: float = 0.0  # of each prompt that it reads
     stops = frozenset({0})

@@ -47,6 +47,8 @@ class M3:
         """Numbers of visual tokens per tile that can be asked for, coarsest first."""
         self.image_px = model.vision.image_px
         """Pixels of a picture's shorter side that the model can make use of."""
+        self.aspect = model.vision.aspect
+        """How a picture becomes squares: "square" crops its middle, "pad" pads it, "anyres" cuts it into tiles."""
 
     @property
     def has_prompt(self) -> bool:
