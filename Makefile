@@ -4,7 +4,7 @@ CASES ?= 50000
 REQUESTS ?= 20000
 STAMP := .venv/.installed
 
-.PHONY: install serve test test-vllm fuzz chaos lint clean
+.PHONY: install serve test check test-vllm fuzz chaos lint clean
 
 install: $(STAMP)
 
@@ -36,6 +36,8 @@ $(VLLM): pyproject.toml constraints.txt
 
 test-vllm: $(VLLM)
 	.venv-vllm/bin/python -m pytest tests/test_vllm_engine.py
+
+check: test
 
 # longer runs of what the tests do a share of
 fuzz: install
