@@ -198,9 +198,11 @@ def _own_pictures(source: Source, row: Row) -> tuple[Picture, ...]:
         several = value if isinstance(value, list) and value else [value]
         return tuple(_picture_of(each, "picture", source.images) for each in several)
     text = row.text("picture")
-    beside = source.path.parent
-    if is_file(source.images / text) or is_file(beside / text):
-        return find_picture(source.images if is_file(source.images / text) else beside, text)
+    for folder in dict.fromkeys((source.images, source.path.parent)):
+        if is_file(folder / text):
+            return (Picture(path=folder / text),)
     if text.startswith("data:"):
         return decoded_picture(text.partition("base64,")[2], "picture")
-    return decoded_picture(text, "picture") if text.startswith(ENCODED) else find_picture(source.images, text)
+    if text.startswith(ENCODED):
+        return decoded_picture(text, "picture")
+    raise InvalidInput(f"there is no picture {shown(text)} in {source.images}")

@@ -70,13 +70,13 @@ def as_row(file: Path, line: int, value: object) -> Row | Problem:
     return Row(file, line, value) if isinstance(value, dict) else Problem(file, line, f"{shown(value)} is no object")
 
 
-def json_lines(file: Path) -> Iterator[Row | Problem]:
-    """The objects of a file that has one a line; blank lines are passed over.
+def json_lines(file: Path, most_bytes: int = MOST_CHARS) -> Iterator[Row | Problem]:
+    """The objects of a file that has one a line; blank lines are passed over, and a line that is too long is told.
 
     Raises:
         InvalidInput: the file can't be read.
     """
-    for line, text in _lines(file):
+    for line, text in _lines(file, most_bytes):
         if isinstance(text, Problem):
             yield text
             continue
@@ -102,17 +102,17 @@ def text_lines(file: Path) -> Iterator[tuple[int, str] | Problem]:
             yield Problem(file, line, "not UTF-8")
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes | Problem]]:
+def _lines(file: Path, most_bytes: int = MOST_CHARS) -> Iterator[tuple[int, bytes | Problem]]:
     number = 0
     try:
         with file.open("rb") as lines:
-            while text := lines.readline(MOST_CHARS):
+            while text := lines.readline(most_bytes):
                 number += 1
                 if number == 1:
                     text = text.removeprefix(b"\xef\xbb\xbf")
-                if len(text) == MOST_CHARS and not text.endswith(b"\n"):
-                    yield number, Problem(file, number, f"the line is longer than {MOST_CHARS} bytes")
-                    while (rest := lines.readline(MOST_CHARS)) and not rest.endswith(b"\n"):
+                if len(text) == most_bytes and not text.endswith(b"\n"):
+                    yield number, Problem(file, number, f"the line is longer than {most_bytes} bytes")
+                    while (rest := lines.readline(most_bytes)) and not rest.endswith(b"\n"):
                         continue
                 elif text.strip():
                     yield number, text
@@ -195,7 +195,7 @@ def _saved(path: Path, split: str | None) -> Iterator[Row | Problem]:
         raise M3Error("saved datasets need the library datasets: pip install 'm3-router[data]'") from None
     try:
         found = datasets.load_from_disk(str(path))
-    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # of a damaged folder the library raises whatever it stumbles over
         raise unreadable(path, error) from None
     if isinstance(found, datasets.DatasetDict):
         if split not in found:
@@ -203,7 +203,7 @@ def _saved(path: Path, split: str | None) -> Iterator[Row | Problem]:
         found = found[split]
     try:
         yield from _numbered(path, found.with_format("arrow").iter(BATCH))
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except Exception as error:
         raise unreadable(path, error) from None
 
 
