@@ -3,7 +3,7 @@ import json
 import tracemalloc
 
 import pytest
-from benchmark_world import FRUIT, LETTER, PNG, SHORT, pictures
+from benchmark_files import FRUIT, LETTER, PNG, SHORT, pictures
 
 from complexity.errors import InvalidInput
 from training_data.readers import read

@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmark_world import PNG, WORLDS, World, pictures
+from benchmark_files import PNG, World, pictures
+from benchmark_world import WORLDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -174,6 +175,17 @@ def test_a_dataset_can_be_named(tmp_path):
     world = WORLDS["gqa"](tmp_path)
     record = next(read("gqa", world.path, dataset="gqa-balanced"))
     assert isinstance(record, Record) and record.sample_id == "gqa-balanced/201"
+
+
+@pytest.mark.parametrize("answers", [["", ""], [None], "net", [{"answer": 1.5}, []]])
+def test_people_who_all_said_nothing_answered_nothing(tmp_path, answers):
+    """One of ten may be silent; where all are, or one said no text, the question can't be scored."""
+    world = WORLDS["textvqa"](tmp_path)
+    whole = json.loads(world.path.read_text())
+    whole["data"] = [{**whole["data"][0], "answers": answers}]
+    world.path.write_text(json.dumps(whole))
+    (found,) = read("textvqa", world.path)
+    assert isinstance(found, Problem) and "'answer" in found.reason
 
 
 def test_one_file_of_several_can_be_read(tmp_path):

@@ -2,7 +2,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from benchmark_world import LETTER, PNG, SHORT
+from benchmark_files import LETTER, PNG, SHORT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

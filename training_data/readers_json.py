@@ -67,7 +67,7 @@ def vqav2(source: Source) -> Iterator[Record | Problem]:
         pictures = find_picture(source.images, *names)
         asked = short_answer(row.text("question"))
         task = answer.optional("answer_type") or source.dataset
-        return Record(name, source.dataset, task, pictures, asked, answer.answers(), "vqa")
+        return Record(name, source.dataset, task, pictures, asked, answer.people(), "vqa")
 
     yield from records(source, listed(source.path, whole, "questions"), make)
 
@@ -100,7 +100,7 @@ def vizwiz(source: Source) -> Iterator[Record | Problem]:
         asked = short_answer(f"{row.text('question')}\n{VIZWIZ_HINT}")
         task = row.optional("answer_type") or source.dataset
         pictures = find_picture(source.images, image)
-        return Record(Path(image).stem, source.dataset, task, pictures, asked, row.answers(), "vqa")
+        return Record(Path(image).stem, source.dataset, task, pictures, asked, row.people(), "vqa")
 
     yield from records(source, json_list(source.path), make)
 
@@ -116,7 +116,7 @@ def textvqa(source: Source) -> Iterator[Record | Problem]:
         pictures = find_picture(source.images, f"{row.text('image_id')}.jpg")
         asked = short_answer(row.text("question"))
         name = row.text("question_id")
-        return Record(name, source.dataset, source.dataset, pictures, asked, row.texts("answers"), "vqa")
+        return Record(name, source.dataset, source.dataset, pictures, asked, row.people(), "vqa")
 
     yield from records(source, json_list(source.path, "data"), make)
 

@@ -74,12 +74,19 @@ class Row:
             raise InvalidInput(f"{name!r} is {shown(value)}; expected a list of texts")
         return tuple(as_text(each, name) for each in value)
 
-    def answers(self, name: str = "answers") -> tuple[str, ...]:
-        """The answers of several people, as VQAv2 and VizWiz have them: a list of {"answer": text}."""
+    def people(self, name: str = "answers") -> tuple[str, ...]:
+        """The answers of several people, texts or {"answer": text}; who said nothing counts too, but not if all did.
+
+        Raises:
+            InvalidInput: it is no such list.
+        """
         value = self.values.get(name)
-        if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
-            raise InvalidInput(f'{name!r} is {shown(value)}; expected a list of {{"answer": text}}')
-        return tuple(as_text(each.get("answer"), "answer") for each in value)
+        if not isinstance(value, list) or not value:
+            raise InvalidInput(f"{name!r} is {shown(value)}; expected a list of answers")
+        said = [each.get("answer") if isinstance(each, dict) else each for each in value]
+        if all(each == "" for each in said):
+            raise InvalidInput(f"{name!r} are all empty")
+        return tuple("" if each == "" else as_text(each, "answer") for each in said)
 
     def place(self, name: str, count: int) -> int:
         """A whole number from 0 to `count` - 1, written as a number or a text."""
