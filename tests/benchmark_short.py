@@ -34,9 +34,7 @@ def llava(folder: Path) -> World:
 
 
 def vqav2(folder: Path) -> World:
-    said = [
-        {"answer": each, "answer_confidence": "yes", "answer_id": k} for k, each in enumerate(["net"] * 9 + [""])
-    ]
+    said = [{"answer": each, "answer_confidence": "yes", "answer_id": k} for k, each in enumerate(["net"] * 9 + [""])]
     questions = [
         {"image_id": image, "question": "What is this?", "question_id": k} for k, image in ((10, 42), (11, 43))
     ]
