@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from complexity.errors import LabelTableError
@@ -230,6 +231,27 @@ def done_samples(path: Path) -> set[str]:
     counts = seen.group_by("sample_id").aggregate([("tokens", "count_distinct")])
     complete = np.asarray(counts["tokens_count_distinct"]) == rungs
     return set(np.asarray(counts["sample_id"].to_numpy(zero_copy_only=False))[complete])
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was said to one sample."""
+
+    references: tuple[str, ...]
+    predictions: tuple[str, ...]  # at each scale
+
+
+def read_answers(path: Path, sample_ids: Sequence[str]) -> dict[str, Answers]:
+    """The texts of some samples of a table that `read_labels` has read, by sample_id."""
+    columns = ["sample_id", "tokens", "references", "prediction"]
+    wanted = pa.array(sample_ids, pa.string())
+    parts = [_read_rows(shard, columns) for shard in _shards(Path(path))]
+    rows = pa.concat_tables([part.filter(pc.is_in(part["sample_id"], wanted)) for part in parts])
+    found: dict[str, Answers] = {}
+    for row in rows.sort_by([("sample_id", "ascending"), ("tokens", "ascending")]).to_pylist():
+        said = found[row["sample_id"]].predictions if row["sample_id"] in found else ()
+        found[row["sample_id"]] = Answers(tuple(row["references"]), (*said, row["prediction"]))
+    return found
 
 
 def table_sha256(path: Path) -> str:

@@ -31,7 +31,7 @@ def draw_all(report: Report, importance: list[tuple[str, float]], title: str, co
 
 def draw_curves(report: Report, title: str, cost_unit: str | None = None) -> bytes:
     """Accuracy over mean tokens, or over mean cost when its unit is given: lines over all prices, dots as chosen."""
-    figure, axes = _canvas(8.4, 5.2)
+    figure, axes = canvas(8.4, 5.2)
     by_name = {row.name: row for row in report.policies}
 
     def at(row: Any) -> float:
@@ -57,22 +57,22 @@ def draw_curves(report: Report, title: str, cost_unit: str | None = None) -> byt
         axes.set(xlabel=f"mean cost, {cost_unit}")
     axes.set(ylabel="accuracy", title=title)
     axes.legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def _reliability(report: Report) -> bytes:
-    figure, axes = _canvas(5.6, 5.2)
+    figure, axes = canvas(5.6, 5.2)
     axes.plot([0, 1], [0, 1], ":", color="#888888")
     for tokens, (error, bins) in zip(report.ladder, report.reliability, strict=True):
         axes.plot(*zip(*bins, strict=True), "o-", markersize=3.5, label=f"{tokens} tokens, error {error:.3f}")
     axes.set(xlabel="predicted P(right)", ylabel="share right", title="Reliability per scale")
     axes.legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def _families(report: Report) -> bytes:
     ordered = sorted(report.families, key=lambda each: each.gain.value)
-    figure, axes = _canvas(7.2, 1.2 + 0.24 * len(ordered))
+    figure, axes = canvas(7.2, 1.2 + 0.24 * len(ordered))
     for place, each in enumerate(ordered):
         low, high = (100 * end for end in each.gain.ci)
         sure = low > 0 or high < 0
@@ -82,19 +82,20 @@ def _families(report: Report) -> bytes:
     axes.axvline(0, color="#888888", linewidth=1)
     axes.set_yticks(range(len(ordered)), [f"{each.task} ({each.tokens:.0f} tokens)" for each in ordered], fontsize=8)
     axes.set(xlabel="points gained over mixing the task's own fixed scales at equal tokens", title="Within each task")
-    return _png(figure)
+    return png(figure)
 
 
 def _importance(importance: list[tuple[str, float]]) -> bytes:
-    figure, axes = _canvas(6.4, 0.9 + 0.24 * len(importance))
+    figure, axes = canvas(6.4, 0.9 + 0.24 * len(importance))
     names, shares = zip(*reversed(importance), strict=True)
     axes.barh(names, [100 * share for share in shares], color="#1857b8")
     axes.tick_params(axis="y", labelsize=8)
     axes.set(xlabel="share of the trees' gain, %", title="Features that decide")
-    return _png(figure)
+    return png(figure)
 
 
-def _canvas(width: float, height: float) -> tuple[Any, Any]:
+def canvas(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of so many inches and its axes, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -105,7 +106,8 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """A figure as a file that is the same whenever it is drawn again."""
     image = io.BytesIO()
     figure.savefig(image, format="png", metadata={"Software": None})
     return image.getvalue()

@@ -1,26 +1,14 @@
 """The report as one HTML page that holds all it shows."""
 
-import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from complexity.labels import PICTURES
 from router.artifact import Artifact
+from router.html import image, opening, table
 from router.report import Decided, Rate, Report
 from router.tables import as_text
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24;
-  background: #fff }
-h1, h2 { line-height: 1.2 } h2 { margin-top: 2.2rem }
-table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .2rem .8rem .2rem 0; text-align: right }
-th:first-child, td:first-child { text-align: left } th { border-bottom: 1px solid #aaa } tr.ours { font-weight: 600 }
-img { max-width: 100% }
-.worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem }
-.worst figure { margin: 0 } .worst img { width: 192px; image-rendering: pixelated; border: 1px solid #ccc }
-figcaption, .note { font-size: .87rem; color: #57606a } pre { overflow-x: auto; font-size: .82rem }
-"""
 
 
 def page(artifact: Artifact, reports: dict[str, Report], figures: dict[str, bytes], labels: Path, command: str) -> str:
@@ -34,14 +22,13 @@ def page(artifact: Artifact, reports: dict[str, Report], figures: dict[str, byte
     """
     test = reports["test"]
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>Router for {escape(artifact.model)}</title><style>{STYLE}</style>",
+        opening(f"Router for {artifact.model}"),
         f"<h1>Router for {escape(artifact.model)}</h1>",
         f"<p>{escape(_sentence(artifact, test))}</p>",
         f"<p class=note>Made by <code>{escape(command)}</code> at {artifact.created_at}; labels "
         f"{artifact.labels_sha256[:16]}, sweep {escape(artifact.sweep_version)}, features "
         f"{escape(artifact.feature_version)}.</p>",
-        _image(figures["accuracy.png"], "Accuracy over mean visual tokens"),
+        image(figures["accuracy.png"], "Accuracy over mean visual tokens"),
         "<p class=note>Lines: every price; dots: the prices set on the calibration rows. The lookup is told each "
         "sample's task, which live traffic doesn't say. The oracle picks the best of several tries, so part of its "
         "lead is luck; the informed bound is a predictor that is given what only the samples' maker knows.</p>",
@@ -55,15 +42,15 @@ def page(artifact: Artifact, reports: dict[str, Report], figures: dict[str, byte
         f"<p>{escape(certificate_sentence(artifact))}</p><p class=note>{escape(artifact.certificate.conditions)}</p>",
     ]
     if "cost.png" in figures:
-        parts += ["<h2>Against measured cost</h2>", _image(figures["cost.png"], "Accuracy over mean cost")]
+        parts += ["<h2>Against measured cost</h2>", image(figures["cost.png"], "Accuracy over mean cost")]
     parts += [
         "<h2>Within each task</h2>",
-        _image(figures["families.png"], "Gain within each task"),
+        image(figures["families.png"], "Gain within each task"),
         _families(test),
         "<h2>Can its probabilities be trusted?</h2>",
-        _image(figures["reliability.png"], "Reliability per scale"),
+        image(figures["reliability.png"], "Reliability per scale"),
         "<h2>What decides</h2>",
-        _image(figures["features.png"], "Feature importance"),
+        image(figures["features.png"], "Feature importance"),
         "<h2>The ten worst decisions</h2>",
         "<p class=note>The finest scale answers right, the chosen one doesn't, and the router was surest of it.</p>",
         _worst(test.worst, artifact, labels),
@@ -110,7 +97,7 @@ def _policies(report: Report, artifact: Artifact) -> str:
         for row in report.policies
     ]
     head = ["policy", "right", "95% interval", "mean tokens", *([f"mean cost, {artifact.cost_unit}"] if costly else [])]
-    return _table(head, rows, lambda row: row[0] == "router")
+    return table(head, rows, lambda row: row[0] == "router")
 
 
 def _equal(report: Report) -> str:
@@ -124,7 +111,7 @@ def _equal(report: Report) -> str:
         ]
         for lead in report.equal_tokens
     ]
-    return _table(["mean tokens", "router", "lookup", "gain, points", "95% interval"], rows)
+    return table(["mean tokens", "router", "lookup", "gain, points", "95% interval"], rows)
 
 
 def _summary(report: Report) -> str:
@@ -133,7 +120,7 @@ def _summary(report: Report) -> str:
         return [name.replace("_", " "), f"{100 * rate.value:.1f}", ends]
 
     rows = [shown(name, rate) for name, rate in report.summary.items()]
-    return _table(["", "points or %", "95% interval"], rows)
+    return table(["", "points or %", "95% interval"], rows)
 
 
 def _families(report: Report) -> str:
@@ -149,26 +136,15 @@ def _families(report: Report) -> str:
         ]
         for each in sorted(report.families, key=lambda each: -each.gain.value)
     ]
-    return _table(["task", "pairs", "finest", "router", "mean tokens", "gain, points", "95% interval"], rows)
+    return table(["task", "pairs", "finest", "router", "mean tokens", "gain, points", "95% interval"], rows)
 
 
 def _worst(worst: Sequence[Decided], artifact: Artifact, labels: Path) -> str:
     shown = []
     for each in worst:
         kept = labels / PICTURES / f"{each.image_sha256}.png"
-        picture = _image(kept.read_bytes(), each.sample_id) if kept.is_file() else f"<p>{escape(each.sample_id)}</p>"
+        picture = image(kept.read_bytes(), each.sample_id) if kept.is_file() else f"<p>{escape(each.sample_id)}</p>"
         chances = ", ".join(f"{t}: {p:.0%}" for t, p in zip(artifact.ladder, each.probabilities, strict=True))
         caption = f"{each.question} ({each.task}) got {each.tokens} tokens; {chances}"
         shown.append(f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>")
     return f"<div class=worst>{''.join(shown)}</div>"
-
-
-def _image(png: bytes, alt: str) -> str:
-    return f"<img alt='{escape(alt, quote=True)}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
-
-
-def _table(head: list[str], rows: list[list[str]], ours: Callable[[list[str]], bool] = lambda row: False) -> str:
-    lines = ["<table><tr>" + "".join(f"<th>{escape(cell)}" for cell in head)]
-    for row in rows:
-        lines.append(f"<tr{' class=ours' if ours(row) else ''}>" + "".join(f"<td>{escape(cell)}" for cell in row))
-    return "\n".join([*lines, "</table>"])

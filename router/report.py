@@ -159,6 +159,13 @@ def budgets(ladder: Sequence[int]) -> np.ndarray:
     return np.geomspace(ladder[(len(ladder) - 1) // 4], ladder[len(ladder) // 2] * 5 / 3, STEPS)
 
 
+def over_budgets(path: Sequence[Outcome], ladder: Sequence[int]) -> np.ndarray:
+    """(B,) score of each sample averaged over the budgets; beyond a path's ends its end."""
+    ends = sorted(path, key=lambda outcome: outcome.mean_tokens)
+    found = [mixed_to("", path, t) or (ends[0] if t < ends[0].mean_tokens else ends[-1]) for t in budgets(ladder)]
+    return np.asarray(np.mean([outcome.score for outcome in found], axis=0))
+
+
 def _summary(
     rows: LabelTable,
     paths: dict[str, list[Outcome]],
@@ -170,16 +177,9 @@ def _summary(
 ) -> dict[str, Rate]:
     """Gains averaged over `budgets`, and the gaps that they close."""
     score, ladder = rows.score.astype(float), rows.ladder
-    where = budgets(ladder)
-
-    def mean_score(path: Sequence[Outcome]) -> np.ndarray:
-        """(B,) score averaged over the budgets; beyond a path's ends its end."""
-        ends = sorted(path, key=lambda outcome: outcome.mean_tokens)
-        found = [mixed_to("", path, t) or (ends[0] if t < ends[0].mean_tokens else ends[-1]) for t in where]
-        return np.mean([outcome.score for outcome in found], axis=0)
-
     simple = {name: path for name, path in paths.items() if name in ("lookup", "image-size", "question")}
-    columns = {name: mean_score(path) for name, path in paths.items()} | {"hull": mean_score(hulled)}
+    columns = {name: over_budgets(path, ladder) for name, path in paths.items()}
+    columns["hull"] = over_budgets(hulled, ladder)
     best = max([*simple, "hull"], key=lambda name: columns[name].mean())
     columns["simple"] = columns[best]
     columns["harmful"] = harmful(score, rungs).astype(float)
@@ -191,7 +191,7 @@ def _summary(
             Outcome("", extras.again[np.arange(len(rows)), outcome_rungs], tokens, tokens)
             for outcome_rungs, tokens in _oracle_rungs(worths, ladder)
         ]
-        columns["oracle-repeated"] = mean_score(again)
+        columns["oracle-repeated"] = over_budgets(again, ladder)
     names = list(columns)
     draws = resampled_means(np.stack([columns[name] for name in names], axis=1), rows.image_sha256, seed)
     drawn = {name: draws[:, i] for i, name in enumerate(names)}
