@@ -13,8 +13,9 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto
   background: var(--paper); overflow-wrap: break-word }
 h1, h2, h3 { line-height: 1.2 } h2 { margin-top: 2.2rem }
 .wide { overflow-x: auto } table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .2rem .8rem .2rem 0; text-align: right; overflow-wrap: normal }
-th:first-child, td:first-child { text-align: left } th { border-bottom: 1px solid var(--line) }
+th, td { padding: .2rem .8rem .2rem 0; text-align: right; overflow-wrap: normal } td { white-space: nowrap }
+th:first-child, td:first-child { text-align: left; white-space: normal; position: sticky; left: 0;
+  background: var(--paper) } th { border-bottom: 1px solid var(--line) }
 tr.ours { font-weight: 600 }
 img { max-width: 100%; background: #fff; border-radius: 4px }
 .worst { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem }

@@ -56,7 +56,7 @@ class Luck:
     score: Rate  # that its choices earn anew
     tokens: Rate  # that they take, unsolved charged the coarsest
     lucky: Rate | None  # share of what its right answers earn that they don't earn anew; None: it has none
-    lead: Rate  # of the oracle over the best fixed scale, luck included
+    lead: Rate  # of the oracle over the best fixed scale, which takes more tokens; luck included
     lead_anew: Rate  # the same, both judged anew
 
 
@@ -90,8 +90,8 @@ class Group:
 class Headroom:
     """What choosing scales gains over mixing fixed scales to equal mean tokens, averaged over router.report.budgets."""
 
-    oracle: Rate  # luck included
-    repeatable: Rate  # the oracle's choices judged anew
+    oracle: Rate  # choosing by what came out right, luck included
+    repeatable: Rate  # choosing by each answer's chance to come out right anew, judged anew
     lookup: Rate  # one scale a task, learnt on other pictures
     beyond_lookup: Rate  # `repeatable` over `lookup`
 
@@ -127,12 +127,13 @@ def analyse(
 def _data_set(rows: LabelTable, again: LabelTable | None, max_loss: float, seed: int) -> DataSet:
     redone = None if again is None else same_samples(rows, again)
     method: Method = "threshold model" if redone is None else "second rendering"
-    anew = chances_anew(rows.score.astype(float), rows.task) if redone is None else redone
+    chances = chances_anew(rows.score.astype(float), rows.task)
+    anew = chances if redone is None else redone
     tasks = []
     for task in np.unique(rows.task):
         own = rows.task == task
         tasks.append(_group(rows.select(own), str(task), anew[own], method, max_loss, seed))
-    return DataSet(_group(rows, None, anew, method, max_loss, seed), tuple(tasks), _headroom(rows, anew, seed))
+    return DataSet(_group(rows, None, anew, method, max_loss, seed), tuple(tasks), _headroom(rows, chances, anew, seed))
 
 
 def same_samples(rows: LabelTable, again: LabelTable) -> np.ndarray | None:
@@ -150,8 +151,7 @@ def same_samples(rows: LabelTable, again: LabelTable) -> np.ndarray | None:
     if missing:
         raise LabelTableError(
             f"{len(missing)} of {len(rows)} samples of {rows.dataset[0]!r} are missing in the second rendering, such "
-            f"as "
-            f"{missing[0]}"
+            f"as {missing[0]}"
         )
     return again.score[[place[name] for name in rows.sample_id]].astype(float)
 
@@ -245,13 +245,13 @@ def recommend(
     )
 
 
-def _headroom(rows: LabelTable, anew: np.ndarray, seed: int) -> Headroom:
+def _headroom(rows: LabelTable, chances: np.ndarray, anew: np.ndarray, seed: int) -> Headroom:
     score, ladder = rows.score.astype(float), rows.ladder
     path = {
         "hull": hull(fixed_scales(score, ladder)),
         "lookup": price_path("lookup", _looked_up(rows, seed), score, ladder),
         "oracle": price_path("oracle", score, score, ladder, prices=WORTH_IT),
-        "repeatable": price_path("repeatable", score, anew, ladder, prices=WORTH_IT),
+        "repeatable": price_path("repeatable", chances, anew, ladder, prices=WORTH_IT),
     }
     earned = {name: over_budgets(outcomes, ladder) for name, outcomes in path.items()}
     rates = _Rates(

@@ -8,7 +8,7 @@ from training_data.analysis import DataSet
 from training_data.sample_complexity import Correlation
 from training_data.score_table import ScoredSet
 
-WIDTH = 5.6  # inches
+WIDTH = 4.8  # inches
 BLUE, RED, GREEN, GREY = "#1857b8", "#c0392b", "#1d7d4f", "#c9ccd1"
 RUNGS = "YlGnBu"  # light: few tokens
 FEATURES = 16  # shown
@@ -17,7 +17,7 @@ FEATURES = 16  # shown
 def draw_scales(data: DataSet) -> bytes:
     """Score over tokens: fixed scales with intervals, the oracle in both conventions, and its choices judged anew."""
     own = data.whole
-    figure, axes = canvas(WIDTH, 4.4)
+    figure, axes = canvas(WIDTH, 4.0)
     tokens = [scale.tokens for scale in own.scales]
     rates = [scale.score for scale in own.scales]
     low, high = ([100 * rate.ci[end] for rate in rates] for end in (0, 1))
@@ -33,7 +33,7 @@ def draw_scales(data: DataSet) -> bytes:
     axes.plot([], [], "D", color=GREEN, label=f"its choices anew ({own.luck.method})")
     _log_tokens(axes, tokens)
     axes.set(xlabel="mean visual tokens per grid", ylabel="score, %", title=plain(own.dataset))
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=9, loc="lower right")
     return png(figure)
 
 
@@ -51,11 +51,17 @@ def draw_needed(data: DataSet) -> bytes:
         widths = [100 * group.needed[kind] for group in groups]
         axes.barh(range(len(groups)), widths, left=left, color=colour, label=name, height=0.8)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.set_yticks(range(len(groups)), [plain(group.task or "all") for group in groups], fontsize=8)
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 100), xlabel="share of samples, %")
+    axes.set_yticks(range(len(groups)), [plain(group.task or "all") for group in groups], fontsize=9)
+    axes.set(xlim=(0, 100), ylim=(len(groups) - 0.5, -0.5), xlabel="share of samples, %")
     axes.grid(visible=False)
-    figure.legend(title="fewest tokens that answer right", loc="outside upper center", ncols=6, fontsize=8)
+    figure.legend(
+        title="fewest tokens that answer right",
+        loc="outside upper center",
+        ncols=6,
+        fontsize=8,
+        columnspacing=1.0,
+        handlelength=1.4,
+    )
     return png(figure)
 
 
@@ -71,9 +77,9 @@ def draw_complexity(correlations: Sequence[Correlation]) -> bytes:
             axes.plot(rate.ci, [place + shift] * 2, color=colour, linewidth=1.5)
         axes.plot([rate.value for rate in rates], [i + shift for i in range(len(shown))], "o", color=colour, label=said)
     axes.axvline(0, color="#888888", linewidth=1)
-    axes.set_yticks(range(len(shown)), [each.feature for each in shown], fontsize=8)
+    axes.set_yticks(range(len(shown)), [each.feature for each in shown], fontsize=9)
     axes.set(xlabel="Spearman correlation with the tokens needed")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=9)
     return png(figure)
 
 

@@ -7,13 +7,13 @@ from complexity.labels import LabelMeta
 from router.html import image, opening, table
 from router.report import Rate, budgets
 from training_data.analysis import RIGHT, DataSet, Group
-from training_data.analysis_text import percent, points, recommendation, scores_verdict, verdict
+from training_data.analysis_text import in_words, percent, points, recommendation, scores_verdict, verdict
 from training_data.gallery import Gallery, Shown
 from training_data.sample_complexity import Complexity
 from training_data.score_table import Mean, ScoredSet
 
 STYLE = """
-.strip { display: flex; gap: .6rem; overflow-x: auto } .strip figure { margin: 0; flex: 0 0 7rem }
+.strip { display: flex; gap: .6rem; overflow-x: auto; margin: 1rem 0 } .strip figure { margin: 0; flex: 0 0 7rem }
 .strip img { width: 7rem; height: 7rem; object-fit: contain }
 .samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1.2rem }
 .samples figure { margin: 0 } .samples img { width: 192px }
@@ -59,9 +59,9 @@ def _overview(found: Sequence[DataSet]) -> str:
         "pairs",
         *(f"{scale.tokens}" for scale in found[0].whole.scales),
         "oracle",
-        "tokens",
-        "anew",
-        "take",
+        "its tokens",
+        "its choices anew",
+        "fixed scale to take",
     ]
     rows = []
     for data in found:
@@ -120,18 +120,18 @@ def _oracle(own: Group) -> str:
     coarsest, finest = own.scales[0].tokens, own.scales[-1].tokens
     soft = abs(oracle.best.value - oracle.score.value) > 1e-9
     rows = [
-        ["oracle's score", percent(oracle.score)],
-        *([["its score, unsolved at the finest", percent(oracle.score_finest)]] if soft else []),
+        ["its score", percent(oracle.score)],
+        *([["the same, unsolved taking the finest", percent(oracle.score_finest)]] if soft else []),
         *([["best score of any scale", percent(oracle.best)]] if soft else []),
         [f"its tokens, unsolved charged {coarsest} (M3's authors)", _number(oracle.tokens)],
         [f"its tokens, unsolved charged {finest} (CARES)", _number(oracle.tokens_finest)],
         ["its tokens, solved samples only", "" if oracle.tokens_solved is None else f"{oracle.tokens_solved:.1f}"],
         [f"its choices judged anew ({luck.method})", percent(luck.score)],
         *([["luck's share of its right answers", percent(luck.lucky)]] if luck.lucky else []),
-        ["its lead over the best fixed scale", points(luck.lead)],
+        [f"its lead over always {own.fixed.best} tokens", points(luck.lead)],
         ["the same, both judged anew", points(luck.lead_anew)],
     ]
-    return table(["", ""], rows)
+    return table(["oracle", ""], rows)
 
 
 def _tasks(data: DataSet) -> str:
@@ -163,9 +163,9 @@ def _headroom(data: DataSet) -> str:
     first, *_, last = budgets([scale.tokens for scale in data.whole.scales])
     rows = [
         ["oracle, luck included", points(room.oracle)],
-        ["oracle's choices judged anew", points(room.repeatable)],
+        ["who knows each answer's chance, judged anew", points(room.repeatable)],
         ["one scale per task", points(room.lookup)],
-        ["beyond one scale per task, anew", points(room.beyond_lookup)],
+        ["who knows the chances, beyond one scale per task", points(room.beyond_lookup)],
     ]
     return table(["gain over the best mix of fixed scales", ""], rows) + (
         f"<p class=note>At equal mean tokens, averaged over {first:.3g} to {last:.3g}.</p>"
@@ -178,13 +178,13 @@ def _complexity(name: str, complexity: Complexity, gallery: Gallery, figures: Ma
     needs = [each.tokens for each in complexity.pictures]
     parts = [
         f"<p>A picture's need is the geometric mean of the fewest tokens that answer each of its questions right: from "
-        f"{needs[0]:.3g} to {needs[-1]:.3g}, half of them below {needs[len(needs) // 2]:.3g}. Questions that no scale "
-        "answers are left out.</p>"
+        f"{needs[0]:.2g} to {in_words(needs[-1])}, half of them below {needs[len(needs) // 2]:.2g}. "
+        "Questions that no scale answers are left out.</p>"
     ]
     if gallery.strip:
         shown = "".join(
             f"<figure>{image(small.data, f'needs {need.tokens:.3g} tokens', small.kind)}"
-            f"<figcaption>{need.tokens:.3g} tokens</figcaption></figure>"
+            f"<figcaption>{in_words(need.tokens)}</figcaption></figure>"
             for need, small in gallery.strip
         )
         parts.append(f"<div class=strip>{shown}</div>")
@@ -192,8 +192,8 @@ def _complexity(name: str, complexity: Complexity, gallery: Gallery, figures: Ma
         parts += [
             image(figures["complexity"], f"{name}: rank correlations of needed tokens with picture features"),
             "<p class=note>Features of <code>complexity/image_features.py</code>, the strongest as asked first. "
-            "Within tasks: "
-            "each question's need less its task's mean, so that it doesn't matter which questions were asked.</p>",
+            "Within tasks: each question's need less its task's mean, so that it doesn't matter which questions were "
+            "asked.</p>",
         ]
     else:
         parts.append("<p class=note>Too few pictures, or features of another version: no correlations.</p>")
@@ -205,7 +205,7 @@ def _samples(gallery: Gallery, ladder: Sequence[int]) -> list[str]:
     for needed in (*ladder, None):
         own = [shown for shown in gallery.samples if shown.needed == needed]
         if own:
-            said = "No scale is right" if needed is None else f"{needed} tokens are enough"
+            said = "No scale is right" if needed is None else f"{in_words(needed)} will do"
             parts.append(f"<h4>{said}</h4><div class=samples>{''.join(_sample(shown, ladder) for shown in own)}</div>")
     return parts
 
@@ -221,9 +221,8 @@ def _sample(shown: Shown, ladder: Sequence[int]) -> str:
         said.append(f"<li class={'right' if right else 'wrong'}><b>{tokens}</b><span>{mark} {text}{soft}</span>")
     references = escape(" / ".join(shown.references))
     return (
-        f"<figure>{picture}<div>{escape(shown.question)}</div>"
-        f"<figcaption>{escape(shown.task)}; right: {references}</figcaption><ul "
-        f"class=said>{''.join(said)}</ul></figure>"
+        f"<figure>{picture}<div>{escape(shown.question)}</div><figcaption>{escape(shown.task)}; right: "
+        f"{references}</figcaption><ul class=said>{''.join(said)}</ul></figure>"
     )
 
 
@@ -233,33 +232,30 @@ def _number(rate: Rate) -> str:
 
 METHODS = {
     "second rendering": "Luck was told by a second rendering of the same pictures, moved by a pixel or two: the oracle "
-    "chooses by the first and is judged by the second.",
-    "threshold model": "Luck was told by a model, since there was no second rendering: within a task each sample needs "
-    "some scale, or none will do; from there on it is right but for slips, below it wrong but for guesses, at rates "
-    "fitted to "
-    "how often each pattern of right and wrong occurs. The oracle's choices are judged by the chance that they come "
-    "out right anew. The intervals leave out how sure the fit itself is, and a scale that harms for a reason counts "
-    "as a "
-    "slip.",
+    "chooses by the first and is judged by the second. Who knows the chances chooses by the model below, fitted to the "
+    "first rendering, and is judged by the second.",
+    "threshold model": "Luck was told by the model below, since there was no second rendering: choices are judged by "
+    "the chance that they come out right anew. The intervals leave out how sure the fit itself is.",
 }
 
 
 def _method(found: Sequence[DataSet]) -> str:
     methods = dict.fromkeys(data.whole.luck.method for data in found)
     said = [
-        f"Right is a score of at least {RIGHT}. The oracle takes the fewest tokens that answer right, not the best "
-        f"of soft "
-        "scores. Samples that are wrong at all scales are charged the coarsest scale, as M3's authors do, or the "
-        "finest, as "
-        "CARES does; both are told.",
+        f"Right is a score of at least {RIGHT}. The oracle takes the fewest tokens that answer right, not the best of "
+        "soft scores. Samples that are wrong at all scales are charged the coarsest scale, as M3's authors do, or the "
+        "finest, as CARES does; both are told.",
         *(METHODS[method] for method in methods),
-        "Either way a guess that is right at many scales alike looks like skill, so luck is rather under- than "
-        "overestimated; and perfect choosing here means the oracle's choices, which a router that knew the "
-        "chances could improve on.",
+        "The model: within a task each sample needs some scale, or none will do; from there on it is right but for "
+        "slips, below it wrong but for guesses, at rates fitted to how often each pattern of right and wrong occurs. "
+        "A scale that harms for a reason counts as a slip. A guess that is right at many scales alike looks like "
+        "skill, here as in a second rendering, so luck is rather under- than overestimated.",
+        "The oracle's choices judged anew can earn less than a fixed scale: taking the fewest tokens that happened to "
+        "be right collects the lucky guesses of coarse scales. What choosing is worth is told by who knows the "
+        "chances.",
         "The fixed scale is the coarsest whose loss against the finest has an interval that ends within what is "
-        "allowed; two "
-        "made-up pictures, one lost and one won, stand beside the real ones there, so that few pictures without a loss "
-        "don't pass for none: a point takes some 300.",
+        "allowed; two made-up pictures, one lost and one won, stand beside the real ones there, so that few pictures "
+        "without a loss don't pass for none: a point takes some 300.",
         "The scales per task are learnt on other pictures than they are judged on. The mix of fixed scales is the "
         "upper hull of their scores over tokens.",
     ]
@@ -284,7 +280,7 @@ def scores_page(
         opening(f"Scales in {source}", STYLE),
         f"<h1>What the scales in {escape(source)} are worth</h1>",
         f"<p class=note>Made by <code>{escape(command)}</code>.</p>",
-        *(f"<p>{escape(scores_verdict(own, max_loss))}</p>" for own in sets),
+        *(f"<p>{escape(scores_verdict(own))}</p>" for own in sets),
         table(head, rows),
         image(figure, "score over tokens of each data set"),
         "<p class=note>Squares: fixed scales; circle: the one to take; star and cross: the oracle, unsolved samples "
@@ -292,11 +288,10 @@ def scores_page(
         "<h2>Over all data sets</h2>",
         table(["choice", "mean tokens", "mean score"], [[m.name, f"{m.tokens:.1f}", f"{m.score:.2f}"] for m in means]),
         "<h2>How this was reckoned</h2>",
-        f"<p>To take: the coarsest scale that loses at most {100 * max_loss:g} points against the finest; mean "
-        f"scores alone "
-        "have no intervals, so chance may have its part in it. The oracle's mean tokens were given with samples that "
-        "no "
-        "scale answers charged the coarsest scale; the others follow from its score, the share of solved samples, "
-        "exactly where scores are 0 or 1 and roughly where they are soft. Luck can't be told from mean scores.</p>",
+        f"<p>To take: the coarsest scale that loses at most {100 * max_loss:g} points against the finest; mean scores "
+        "alone have no intervals, so chance may have its part in it. The oracle's mean tokens were given with "
+        "samples that no scale answers charged the coarsest scale; the others follow from its score, the share of "
+        "solved samples, exactly where scores are 0 or 1 and roughly where they are soft. Luck can't be told from "
+        "mean scores.</p>",
     ]
     return "\n".join(parts) + "\n"

@@ -15,12 +15,12 @@ def verdict(data: DataSet) -> str:
     """Whether a data set needs a router at all, in one sentence."""
     own, room = data.whole, data.headroom
     gain = (
-        f"choosing perfectly would gain {points(room.repeatable)} over the best mix of fixed scales at equal tokens "
-        "once luck is taken off"
+        f"once luck is taken off, choosing perfectly would gain {points(room.repeatable)} over the best mix of fixed "
+        "scales at equal tokens"
     )
     lookup = f"one scale per task gains {points(room.lookup)}"
     if room.repeatable.ci[1] < POINT:
-        return f"{own.dataset} needs no router: {gain}, so always {own.fixed.tokens} tokens will do."
+        return f"{own.dataset} needs no router: {gain}, so always {in_words(own.fixed.tokens)} will do."
     if room.repeatable.ci[0] < POINT:
         return f"Whether {own.dataset} needs a router can't be told from {own.pictures} pictures: {gain}."
     if len(data.tasks) > 1 and room.beyond_lookup.ci[1] < POINT:
@@ -37,17 +37,27 @@ def recommendation(own: Group) -> str:
     """The fixed scale to take, in one sentence."""
     fixed = own.fixed
     loss = next(scale.loss for scale in own.scales if scale.tokens == fixed.tokens)
-    lost = "the finest scale" if fixed.tokens == own.scales[-1].tokens else f"it loses {points(loss)}"
-    said = f"Fixed scale at {100 * fixed.max_loss:g} points of loss: {fixed.tokens} tokens ({lost})"
+    gained = Rate(-loss.value, (-loss.ci[1], -loss.ci[0]))
+    lost = f"it loses {points(loss)}" if loss.value >= 0 else f"it gains {points(gained)}"
+    if fixed.tokens == own.scales[-1].tokens:
+        lost = "the finest scale"
+    allowed = f"{100 * fixed.max_loss:g} point" + ("" if fixed.max_loss == POINT else "s")
+    said = f"Fixed scale that loses at most {allowed}: {in_words(fixed.tokens)} ({lost})"
     if fixed.by_mean < fixed.tokens:
-        said += f"; by the mean alone {fixed.by_mean}, which these {own.pictures} pictures don't make sure"
-    return f"{said}; best by the mean: {fixed.best}."
+        said += f"; by the mean alone {in_words(fixed.by_mean)}, which these {own.pictures} pictures don't make sure"
+    return f"{said}; best by the mean: {in_words(fixed.best)}."
 
 
 def points(rate: Rate) -> str:
     """A share in points with its interval."""
     low, high = rate.ci
     return f"{100 * rate.value:.1f} points ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def in_words(tokens: float) -> str:
+    """A number of tokens, or a mean of such."""
+    told = f"{tokens:.0f}" if tokens >= 100 or tokens == int(tokens) else f"{tokens:.2g}"
+    return f"{told} token" + ("" if told == "1" else "s")
 
 
 def percent(rate: Rate) -> str:
@@ -79,22 +89,23 @@ def as_text(found: Sequence[DataSet]) -> str:
             "",
             f"{'task':24}{'pairs':>6}"
             + "".join(f"{t:>7}" for t in tokens)
-            + f"{'oracle':>9}{'anew':>8}{'hurts':>8}{'take':>6}",
+            + f"{'oracle':>9}{'anew':>8}{'hurts':>8}{'take':>6}{'by mean':>9}",
         ]
         for task in data.tasks:
             scores = "".join(f"{100 * scale.score.value:7.1f}" for scale in task.scales)
             lines.append(
                 f"{task.task:24}{task.pairs:6}{scores}{100 * task.oracle.score.value:9.1f}"
-                f"{100 * task.luck.score.value:8.1f}{100 * task.finer_hurts.value:8.1f}{task.fixed.tokens:6}"
+                f"{100 * task.luck.score.value:8.1f}{100 * task.finer_hurts.value:8.1f}"
+                f"{task.fixed.tokens:6}{task.fixed.by_mean:9}"
             )
         lines.append("")
     return "\n".join(lines)
 
 
-def scores_verdict(own: ScoredSet, max_loss: float) -> str:
+def scores_verdict(own: ScoredSet) -> str:
     """A data set of a table of scores in one sentence."""
     take, score = own.tokens[own.recommended], own.scores[own.recommended]
-    said = f"{own.dataset}: {take:g} tokens lose {own.scores[-1] - score:+.2f} points against the finest"
+    said = f"{own.dataset}: {in_words(take)} at {score - own.scores[-1]:+.2f} points against the finest"
     if own.oracle is None:
         return f"{said}."
     return f"{said}; the oracle stands {own.oracle.over_best:.2f} points above the best fixed scale, luck included."
@@ -104,8 +115,7 @@ def scores_as_text(sets: Sequence[ScoredSet], means: Sequence[Mean], max_loss: f
     """A table of scores, analysed, as tables for people."""
     lines = [
         f"the coarsest scale that loses at most {100 * max_loss:g} points; oracle tokens: unsolved charged the "
-        f"coarsest, "
-        "left out, charged the finest",
+        "coarsest, left out, charged the finest",
         f"{'dataset':20}{'take':>6}{'score':>8}{'best':>6}{'oracle':>8}{'over best':>11}{'tokens':>17}",
     ]
     for own in sets:

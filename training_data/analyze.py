@@ -91,8 +91,7 @@ def analyse_published(scores: Path, out: Path, max_loss: float) -> tuple[str, di
         "scores": scores.name,
         "max_loss": max_loss,
         "datasets": [
-            {"verdict": scores_verdict(own, max_loss), "take": own.tokens[own.recommended], **as_json(own)}
-            for own in sets
+            {"verdict": scores_verdict(own), "take": own.tokens[own.recommended], **as_json(own)} for own in sets
         ],
         "means": as_json(over_all),
     }
@@ -132,9 +131,9 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of `analyze-m3`."""
     parser = argparse.ArgumentParser(
         "analyze-m3",
-        description="Tell what a model's scales are worth on each data set and task: scores, the oracle and its "
-        "luck, who needs "
-        "how much, which fixed scale to take and whether a router is needed; as a page with figures and examples.",
+        description="Tell what a model's scales are worth on each data set and task: scores, the oracle and its luck, "
+        "who needs how much, which fixed scale to take and whether a router is needed; as a page with figures and "
+        "examples.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("labels", type=Path, nargs="?", help="label table: a .parquet file or a folder of them")
@@ -151,8 +150,7 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         metavar="TABLE",
         help="label table of another rendering of the same samples (sweep-m3 --again 1): tells luck; without it a "
-        "model of "
-        "guesses and slips does",
+        "model of guesses and slips does",
     )
     parser.add_argument(
         "--max-loss",

@@ -157,8 +157,8 @@ def _oracle(row: ScoreRow, tokens: Sequence[float], scores: Sequence[float]) -> 
     if solved == 0 or row.score < max(scores) or not possible:
         raise InvalidInput(
             f"dataset {row.dataset!r}: an oracle with {row.score:g}% at {row.tokens:g} mean tokens can't be; it must "
-            f"score "
-            f"above 0 and no less than each scale, and its tokens lie between the coarsest scale's and the finest's"
+            "score above 0 and no less than each scale, and its tokens lie between the coarsest scale's and the "
+            "finest's"
         )
     return GivenOracle(
         score=row.score,
