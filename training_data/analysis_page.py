@@ -7,7 +7,7 @@ from complexity.labels import LabelMeta
 from router.html import image, opening, table
 from router.report import Rate, budgets
 from training_data.analysis import RIGHT, DataSet, Group
-from training_data.analysis_text import in_words, percent, points, recommendation, scores_verdict, verdict
+from training_data.analysis_text import allowed, in_words, percent, points, recommendation, scores_verdict, verdict
 from training_data.gallery import Gallery, Shown
 from training_data.sample_complexity import Complexity
 from training_data.score_table import Mean, ScoredSet
@@ -288,7 +288,7 @@ def scores_page(
         "<h2>Over all data sets</h2>",
         table(["choice", "mean tokens", "mean score"], [[m.name, f"{m.tokens:.1f}", f"{m.score:.2f}"] for m in means]),
         "<h2>How this was reckoned</h2>",
-        f"<p>To take: the coarsest scale that loses at most {100 * max_loss:g} points against the finest; mean scores "
+        f"<p>To take: the coarsest scale that loses at most {allowed(max_loss)} against the finest; mean scores "
         "alone have no intervals, so chance may have its part in it. The oracle's mean tokens were given with "
         "samples that no scale answers charged the coarsest scale; the others follow from its score, the share of "
         "solved samples, exactly where scores are 0 or 1 and roughly where they are soft. Luck can't be told from "

@@ -41,8 +41,7 @@ def recommendation(own: Group) -> str:
     lost = f"it loses {points(loss)}" if loss.value >= 0 else f"it gains {points(gained)}"
     if fixed.tokens == own.scales[-1].tokens:
         lost = "the finest scale"
-    allowed = f"{100 * fixed.max_loss:g} point" + ("" if fixed.max_loss == POINT else "s")
-    said = f"Fixed scale that loses at most {allowed}: {in_words(fixed.tokens)} ({lost})"
+    said = f"Fixed scale that loses at most {allowed(fixed.max_loss)}: {in_words(fixed.tokens)} ({lost})"
     if fixed.by_mean < fixed.tokens:
         said += f"; by the mean alone {in_words(fixed.by_mean)}, which these {own.pictures} pictures don't make sure"
     return f"{said}; best by the mean: {in_words(fixed.best)}."
@@ -52,6 +51,11 @@ def points(rate: Rate) -> str:
     """A share in points with its interval."""
     low, high = rate.ci
     return f"{100 * rate.value:.1f} points ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def allowed(max_loss: float) -> str:
+    """A share that may be lost, in points."""
+    return f"{100 * max_loss:g} point" + ("" if max_loss == POINT else "s")
 
 
 def in_words(tokens: float) -> str:
@@ -114,7 +118,7 @@ def scores_verdict(own: ScoredSet) -> str:
 def scores_as_text(sets: Sequence[ScoredSet], means: Sequence[Mean], max_loss: float) -> str:
     """A table of scores, analysed, as tables for people."""
     lines = [
-        f"the coarsest scale that loses at most {100 * max_loss:g} points; oracle tokens: unsolved charged the "
+        f"the coarsest scale that loses at most {allowed(max_loss)}; oracle tokens: unsolved charged the "
         "coarsest, left out, charged the finest",
         f"{'dataset':20}{'take':>6}{'score':>8}{'best':>6}{'oracle':>8}{'over best':>11}{'tokens':>17}",
     ]
