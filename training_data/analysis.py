@@ -56,6 +56,7 @@ class Luck:
     score: Rate  # that its choices earn anew
     tokens: Rate  # that they take, unsolved charged the coarsest
     lucky: Rate | None  # share of what its right answers earn that they don't earn anew; None: it has none
+    lucky_by_model: Rate | None  # the same by the threshold model, also where there was a second rendering
     lead: Rate  # of the oracle over the best fixed scale, which takes more tokens; luck included
     lead_anew: Rate  # the same, both judged anew
 
@@ -132,8 +133,10 @@ def _data_set(rows: LabelTable, again: LabelTable | None, max_loss: float, seed:
     tasks = []
     for task in np.unique(rows.task):
         own = rows.task == task
-        tasks.append(_group(rows.select(own), str(task), anew[own], method, max_loss, seed))
-    return DataSet(_group(rows, None, anew, method, max_loss, seed), tuple(tasks), _headroom(rows, chances, anew, seed))
+        tasks.append(_group(rows.select(own), str(task), chances[own], anew[own], method, max_loss, seed))
+    return DataSet(
+        _group(rows, None, chances, anew, method, max_loss, seed), tuple(tasks), _headroom(rows, chances, anew, seed)
+    )
 
 
 def same_samples(rows: LabelTable, again: LabelTable) -> np.ndarray | None:
@@ -156,7 +159,15 @@ def same_samples(rows: LabelTable, again: LabelTable) -> np.ndarray | None:
     return again.score[[place[name] for name in rows.sample_id]].astype(float)
 
 
-def _group(rows: LabelTable, task: str | None, anew: np.ndarray, method: Method, max_loss: float, seed: int) -> Group:
+def _group(
+    rows: LabelTable,
+    task: str | None,
+    chances: np.ndarray,
+    anew: np.ndarray,
+    method: Method,
+    max_loss: float,
+    seed: int,
+) -> Group:
     score, ladder, pictures = rows.score.astype(float), rows.ladder, rows.image_sha256
     every = np.arange(len(rows))
     coarse, fine = (oracle(score, ladder, unsolved=unsolved) for unsolved in ("coarsest", "finest"))
@@ -176,6 +187,7 @@ def _group(rows: LabelTable, task: str | None, anew: np.ndarray, method: Method,
             "anew": anew[every, coarse_rung],
             "earned": coarse.right * score[every, coarse_rung],
             "earned-anew": coarse.right * anew[every, coarse_rung],
+            "earned-by-model": coarse.right * chances[every, coarse_rung],
             "lead": score[every, coarse_rung] - score[:, best],
             "lead-anew": anew[every, coarse_rung] - anew[:, best],
             "finer-hurts": coarse.right & (score[:, -1] < RIGHT),
@@ -208,6 +220,7 @@ def _group(rows: LabelTable, task: str | None, anew: np.ndarray, method: Method,
             score=rates["anew"],
             tokens=rates["tokens"],
             lucky=rates.lost("earned-anew", "earned") if solved else None,
+            lucky_by_model=rates.lost("earned-by-model", "earned") if solved else None,
             lead=rates["lead"],
             lead_anew=rates["lead-anew"],
         ),

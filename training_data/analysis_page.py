@@ -13,8 +13,8 @@ from training_data.sample_complexity import Complexity
 from training_data.score_table import Mean, ScoredSet
 
 STYLE = """
-.strip { display: flex; gap: .6rem; overflow-x: auto; margin: 1rem 0 } .strip figure { margin: 0; flex: 0 0 7rem }
-.strip img { width: 7rem; height: 7rem; object-fit: contain }
+.strip { display: flex; gap: .6rem; overflow-x: auto; margin: 1rem 0 } .strip figure { margin: 0; flex: 0 0 5.6rem }
+.strip img { width: 5.6rem; height: 5.6rem; object-fit: contain }
 .samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1.2rem }
 .samples figure { margin: 0 } .samples img { width: 192px }
 .said { list-style: none; padding: 0; margin: .3rem 0 } .said li { display: flex; gap: .5rem; padding: .1rem .4rem;
@@ -118,6 +118,7 @@ def _scales(own: Group) -> str:
 def _oracle(own: Group) -> str:
     oracle, luck = own.oracle, own.luck
     coarsest, finest = own.scales[0].tokens, own.scales[-1].tokens
+    both = luck.method == "second rendering"
     soft = abs(oracle.best.value - oracle.score.value) > 1e-9
     rows = [
         ["its score", percent(oracle.score)],
@@ -128,6 +129,7 @@ def _oracle(own: Group) -> str:
         ["its tokens, solved samples only", "" if oracle.tokens_solved is None else f"{oracle.tokens_solved:.1f}"],
         [f"its choices judged anew ({luck.method})", percent(luck.score)],
         *([["luck's share of its right answers", percent(luck.lucky)]] if luck.lucky else []),
+        *([["the same by the threshold model", percent(luck.lucky_by_model)]] if luck.lucky_by_model and both else []),
         [f"its lead over always {own.fixed.best} tokens", points(luck.lead)],
         ["the same, both judged anew", points(luck.lead_anew)],
     ]
@@ -233,7 +235,8 @@ def _number(rate: Rate) -> str:
 METHODS = {
     "second rendering": "Luck was told by a second rendering of the same pictures, moved by a pixel or two: the oracle "
     "chooses by the first and is judged by the second. Who knows the chances chooses by the model below, fitted to the "
-    "first rendering, and is judged by the second.",
+    "first rendering, and is judged by the second. What a coarse scale averages away hardly moves with a pixel, so its "
+    "guesses come out the same again: the model finds more luck there.",
     "threshold model": "Luck was told by the model below, since there was no second rendering: choices are judged by "
     "the chance that they come out right anew. The intervals leave out how sure the fit itself is.",
 }

@@ -7,7 +7,8 @@ wrong but for guesses (a Guttman scale with errors: Proctor, Psychometrika 35, 1
 guesses and the shares of the needed rungs are fitted to how often each pattern of rights and wrongs occurs.
 
 What it can't see: a guess that is right at many scales alike looks like skill, in the model as in a second rendering,
-so luck is rather under- than overestimated; and a finer scale that harms for a reason looks like a slip.
+so luck is rather under- than overestimated; and a finer scale that harms for a reason looks like a slip. A second
+rendering that is moved by a pixel hardly differs at coarse scales, whose guesses it repeats: it finds less luck there.
 """
 
 import numpy as np
