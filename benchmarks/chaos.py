@@ -31,7 +31,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # how a Redis and the service are started
 
 from load import Load, Outcome
-from redis_process import RedisProcess, _binary, start_redis
+from redis_process import RedisProcess, start_redis
 from server import Server, start
 
 from complexity.feedback import read_feedback
@@ -78,9 +78,7 @@ class Faults:
     async def redis_killed(self) -> None:
         self._redis.kill()
         await asyncio.sleep(4)
-        options = ["--port", str(self._redis.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
-        log = (self._folder / "redis-again.log").open("wb")
-        self._redis = RedisProcess(self._redis.port, subprocess.Popen([_binary(), *options], stdout=log, stderr=log))
+        await asyncio.to_thread(self._redis.restart)
         await asyncio.sleep(6)
 
     async def redis_frozen(self) -> None:
@@ -123,12 +121,10 @@ class Faults:
 
     async def replica_frozen(self) -> None:
         """Its health check fails, and it is replaced."""
-        before = processes(self._service, MODEL)
-        frozen = min(before)
+        frozen = min(processes(self._service, MODEL))
         os.kill(frozen, signal.SIGSTOP)
-        while not set(processes(self._service, MODEL)) - set(before):
+        while frozen in processes(self._service, MODEL):
             await asyncio.sleep(0.5)
-        os.kill(frozen, signal.SIGKILL)  # Ray has given it up, and it can't end by itself
         await self._two_replicas()
 
     async def _two_replicas(self) -> None:
@@ -232,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
             found = asyncio.run(run(service, server, config, folder, args.requests, args.seed))
         finally:
             service.stop()
-            subprocess.run(["pkill", "-f", f"redis-server.*:{server.port}"], check=False)
+            server.kill()
             if feedback.is_mount():
                 subprocess.run(["umount", str(feedback)], check=False)
     print(json.dumps(found))

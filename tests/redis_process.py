@@ -11,11 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 
-@dataclass(frozen=True)
+@dataclass
 class RedisProcess:
     """A running server."""
 
     port: int
+    folder: Path
     process: subprocess.Popen[bytes]
 
     @property
@@ -26,6 +27,10 @@ class RedisProcess:
         """End it at once, as a crash would."""
         self.process.kill()
         self.process.wait()
+
+    def restart(self) -> None:
+        """Start it again on its port after it was killed, empty."""
+        self.process = _started(self.port, self.folder)
 
     def freeze(self) -> None:
         """Let it hang: connections are accepted by the kernel, nothing is answered."""
@@ -43,12 +48,16 @@ def start_redis(folder: Path) -> RedisProcess:
         RuntimeError: there is no redis-server, or it doesn't start.
     """
     port = free_port()
+    return RedisProcess(port, folder, _started(port, folder))
+
+
+def _started(port: int, folder: Path) -> subprocess.Popen[bytes]:
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
-    with (folder / "redis.log").open("wb") as log:
+    with (folder / "redis.log").open("ab") as log:
         process = subprocess.Popen([_binary(), *options], stdout=log, stderr=log)
     for _ in range(200):
         if _answers(port):
-            return RedisProcess(port, process)
+            return process
         if process.poll() is not None:
             break
         time.sleep(0.05)

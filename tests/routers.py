@@ -1,10 +1,13 @@
 """Routers that the tests own: a predictor without trees, an artifact around it, and small samples."""
 
+import hashlib
 import io
+import json
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from label_world import LADDER
@@ -14,7 +17,7 @@ from complexity.familiarity import Familiarity
 from complexity.features import FEATURE_VERSIONS
 from complexity.image_features import IMAGE_FEATURE_NAMES
 from complexity.sample import Sample
-from router.artifact import Artifact
+from router.artifact import ARTIFACT_FILE, MANIFEST_FILE, Artifact
 from router.cache import DecisionCache
 from router.certify import Certificate
 from router.route import Router
@@ -73,6 +76,20 @@ def artifact_of(predictor: FakePredictor, digest: str = "digest") -> Artifact:
         curve=(),
         digest=digest,
     )
+
+
+def rewritten(folder: Path, **changes: object) -> None:
+    """Change artifact.json and the manifest with it, as another version of the code would have written them."""
+    told = json.loads((folder / ARTIFACT_FILE).read_text()) | changes
+    (folder / ARTIFACT_FILE).write_text(json.dumps(told))
+    vouched(folder)
+
+
+def vouched(folder: Path) -> None:
+    """Have the manifest promise what the files are now."""
+    names = json.loads((folder / MANIFEST_FILE).read_text())
+    manifest = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
 STRANGE = replace(ANYTHING, question_limit=-1.0)  # nothing is familiar

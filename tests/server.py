@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from serving.fast_ray import free_ports
 from serving.settings import ROOT
@@ -43,10 +46,44 @@ class Server:
             found |= grown
         return found - {self.process.pid}
 
+    def processes(self, title: str) -> list[int]:
+        """Ids of those whose command begins so, such as `ray::ServeReplica:m3:Ingress`."""
+        found = []
+        for pid in self.children():
+            try:
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title.encode()):
+                    found.append(pid)
+            except OSError:
+                pass  # it ended meanwhile
+        return found
+
+    def replicas(self) -> list[int]:
+        """Ids of the processes that hold the model."""
+        return self.processes("ray::ServeReplica:m3:M3")
+
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """Tell it to stop; its exit code."""
         self.process.send_signal(signum)
         return self.process.wait(STOP_S)
+
+
+def write_config(file: Path, args: Mapping[str, object], **deployments: Mapping[str, object]) -> None:
+    """The shipped ray_app.yaml with other `args`, and other options of its deployments, by their names."""
+    told = yaml.safe_load((ROOT / "ray_app.yaml").read_text())
+    (application,) = told["applications"]
+    folders = {name: str(ROOT / application["args"][name]) for name in ("model", "artifact")}
+    application["args"] |= folders | args
+    for deployment in application["deployments"]:
+        deployment |= deployments.get(deployment["name"], {})
+    file.write_text(yaml.safe_dump(told))
+
+
+def wait_for(what: Callable[[], bool], limit_s: float = 90) -> None:
+    """Come back when it is so; fail when it isn't in time."""
+    deadline_s = time.monotonic() + limit_s
+    while not what():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)
 
 
 def start(log: Path, *options: str) -> Server:

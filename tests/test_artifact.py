@@ -1,6 +1,5 @@
 """Router artifacts: written whole, read back the same, and refused with both sides named when anything is off."""
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from label_world import LADDER, write_world
+from routers import rewritten
 
 from complexity.errors import ArtifactError
 from complexity.familiarity import Familiarity
@@ -15,7 +15,7 @@ from complexity.features import FEATURE_VERSIONS
 from complexity.image_features import IMAGE_FEATURE_VERSION
 from complexity.labels import LabelTable, read_labels
 from complexity.predictor import ComplexityPredictor, FitOptions
-from router.artifact import ARTIFACT_FILE, MANIFEST_FILE, Artifact, load_artifact, save_artifact
+from router.artifact import MANIFEST_FILE, Artifact, load_artifact, save_artifact
 from router.calibrate import CurvePoint
 from router.cascade import SecondLook
 from router.certify import Certificate
@@ -52,15 +52,6 @@ def artifact(table: LabelTable) -> Artifact:
         curve=(CurvePoint(0.0, 0.9, 500.0, 500.0), CurvePoint(0.0005, 0.89, 50.0, 50.0)),
         card="# A card\n",
     )
-
-
-def rewritten(folder: Path, **changes: object) -> None:
-    """Change artifact.json and the manifest with it, as another version of the code would have written them."""
-    told = json.loads((folder / ARTIFACT_FILE).read_text()) | changes
-    (folder / ARTIFACT_FILE).write_text(json.dumps(told))
-    manifest = json.loads((folder / MANIFEST_FILE).read_text())
-    manifest[ARTIFACT_FILE] = hashlib.sha256((folder / ARTIFACT_FILE).read_bytes()).hexdigest()
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path, artifact: Artifact, table: LabelTable):

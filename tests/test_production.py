@@ -6,18 +6,17 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
-import yaml
 from doubles import chat_body, data_url, png
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
-from server import Server, free_port, start
+from server import Server, free_port, start, wait_for, write_config
 
 from complexity.feedback import read_feedback
 from serving.settings import ROOT
@@ -40,17 +39,12 @@ def metrics_port() -> int:
 @pytest.fixture(scope="module")
 def service(folder: Path, metrics_port: int) -> Iterator[Server]:
     config = folder / "ray_app.yaml"
-    told = yaml.safe_load((ROOT / "ray_app.yaml").read_text())
-    (application,) = told["applications"]
-    application["args"] |= {
-        "model": str(ROOT / "serving/m3/weights/m3-tiny"),
-        "artifact": str(ROOT / "router/artifacts/m3-tiny"),
+    args = {
         "api_keys": [{"name": "tests", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}],
         "feedback_dir": str(folder / "feedback"),
         "access_log": str(folder / "access.log"),
     }
-    application["deployments"][0]["user_config"] = {"shadow": str(ROOT / "router/artifacts/m3-tiny-tower")}
-    config.write_text(yaml.safe_dump(told))
+    write_config(config, args, Ingress={"user_config": {"shadow": str(ROOT / "router/artifacts/m3-tiny-tower")}})
     running = start(folder / "log.txt", "--config", str(config), "--metrics-port", str(metrics_port))
     yield running
     if running.process.poll() is None:
@@ -65,25 +59,6 @@ def post(service: Server, body: object, path: str = "/v1/chat/completions") -> h
 def fine(i: int, **options: object) -> dict[str, object]:
     """A request at the finest scale about a picture of its own."""
     return chat_body(f"What colour is it? {i}", png(colour=f"#{i:06x}"), "m3-576") | options
-
-
-def replicas(service: Server) -> list[int]:
-    """Processes of the model's replicas."""
-    found = []
-    for pid in service.children():
-        try:
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ServeReplica:m3:M3"):
-                found.append(pid)
-        except OSError:
-            pass
-    return found
-
-
-def wait_for(what: Callable[[], bool], limit_s: float = 90) -> None:
-    deadline_s = time.monotonic() + limit_s
-    while not what():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.2)
 
 
 PICTURE = {"type": "image_url", "image_url": {"url": data_url(png(64, 64, "navy")), "detail": "low"}}
@@ -181,7 +156,7 @@ def test_a_replica_that_dies_costs_no_unstreamed_answer_and_ends_streams_with_an
         last = reply.text.strip().split("\n\n")[-1]
         return "done" if last == "data: [DONE]" else "event" if '"error"' in last else f"torn: {last}"
 
-    before = set(replicas(service))
+    before = set(service.replicas())
     assert len(before) == 2
     with ThreadPoolExecutor(60) as pool:
         asked = [pool.submit(whole, 1000 + i) for i in range(40)] + [pool.submit(stream, 2000 + i) for i in range(20)]
@@ -190,7 +165,7 @@ def test_a_replica_that_dies_costs_no_unstreamed_answer_and_ends_streams_with_an
         told = Counter(each.result() for each in asked)
     assert told[200] == 40
     assert told["done"] + told["event"] == 20
-    wait_for(lambda: len(set(replicas(service)) - before) == 1)
+    wait_for(lambda: len(set(service.replicas()) - before) == 1)
     wait_for(lambda: post(service, fine(1)).status_code == 200)
 
 
