@@ -136,16 +136,22 @@ def read_config(path: Path, host: str | None = None, port: int | None = None) ->
 
 
 def check_folders(config: "ServeDeploySchema") -> None:
-    """Refuse a model or an artifact that isn't there, which Ray would only find out after 15 seconds.
+    """Refuse a model that isn't there and an artifact that can't be loaded, before Ray is told.
+
+    Ray would find out after 15 seconds and, in a running service, when it has stopped the router that served.
 
     Raises:
         StartError: names the setting and the folder.
+        ArtifactError: the artifact is damaged, or of another version.
     """
+    from router.artifact import load_artifact
+
     for application in config.applications:
         settings = Settings.model_validate(application.args)
         for name, folder in (("model", settings.model), ("artifact", settings.artifact)):
             if not folder.is_dir():
                 raise StartError(f"{name}: there is no folder {folder.absolute()}")
+        load_artifact(settings.artifact.absolute())
 
 
 def check_free(address: Address) -> None:

@@ -5,8 +5,9 @@ import io
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from complexity.familiarity import Familiarity
 from complexity.features import FEATURE_VERSIONS
 from complexity.image_features import IMAGE_FEATURE_NAMES
+from complexity.predictor import TREES_FILE
 from complexity.sample import Sample
 from router.artifact import ARTIFACT_FILE, MANIFEST_FILE, Artifact
 from router.cache import DecisionCache
@@ -90,6 +92,28 @@ def vouched(folder: Path) -> None:
     names = json.loads((folder / MANIFEST_FILE).read_text())
     manifest = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+
+
+def corrupt(artifact: Path) -> None:
+    """Change a bit of a file."""
+    trees = (artifact / TREES_FILE).read_bytes()
+    (artifact / TREES_FILE).write_bytes(trees[:-2] + bytes([trees[-2] ^ 1]) + trees[-1:])
+
+
+def truncated(artifact: Path) -> None:
+    """Cut a file in half; the manifest says that it was always so."""
+    trees = (artifact / TREES_FILE).read_bytes()
+    (artifact / TREES_FILE).write_bytes(trees[: len(trees) // 2])
+    vouched(artifact)
+
+
+# What makes an artifact one that isn't loaded, and what is said of it.
+BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "corrupt": (corrupt, "predictor.txt: its SHA-256 is not"),
+    "truncated": (truncated, "predictor.txt can't be read"),
+    "another ladder": (partial(rewritten, ladder=[1, 9, 36, 144]), "ladder of the artifact is [1, 9, 36, 144]"),
+    "other features": (partial(rewritten, feature_version="0"), "feature version of the artifact is '0'"),
+}
 
 
 STRANGE = replace(ANYTHING, question_limit=-1.0)  # nothing is familiar

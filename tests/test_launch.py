@@ -1,11 +1,13 @@
 """The command serve-m3, up to where it would start Ray."""
 
+import shutil
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
-from server import SERVE_M3
+from routers import BROKEN
+from server import SERVE_M3, free_port, write_config
 
 from serving.launch import Address, StartError, check_folders, check_free, environment, last_error, read_config
 from serving.settings import ROOT
@@ -52,6 +54,20 @@ def test_a_folder_that_is_not_there_is_refused_before_ray_starts(tmp_path):
     config = read_config(edited(tmp_path, "model: serving/m3/weights/m3-tiny", f"model: {tmp_path}/gone"))
     with pytest.raises(StartError, match=f"model: there is no folder {tmp_path}/gone"):
         check_folders(config)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_artifact_is_one_line_and_exit_code_2(tmp_path, kind):
+    damage, reason = BROKEN[kind]
+    artifact, config = tmp_path / "artifact", tmp_path / "ray_app.yaml"
+    shutil.copytree(ROOT / "router/artifacts/m3-tiny", artifact)
+    damage(artifact)
+    write_config(config, {"artifact": str(artifact)})
+    command = [*SERVE_M3, "--config", str(config), "--port", str(free_port())]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"serve-m3: {artifact}") and reason in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 def test_a_port_in_use_is_one_line_and_exit_code_2():

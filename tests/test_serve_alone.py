@@ -12,7 +12,8 @@ from pathlib import Path
 import openai
 import pytest
 import yaml
-from server import SERVE_M3, free_port, start
+from routers import rewritten
+from server import SERVE_M3, free_port, start, write_config
 from test_serve import Pair, ask, decided, pair_of
 
 from router.artifact import load_artifact
@@ -42,21 +43,19 @@ def test_a_signal_stops_everything_it_started(tmp_path, signum):
     assert "Traceback" not in running.log.read_text()
 
 
-def test_an_artifact_that_was_tampered_with_stops_the_start_with_one_line(tmp_path):
+def test_an_artifact_of_another_model_stops_the_start_with_one_line(tmp_path):
     artifact = tmp_path / "artifact"
     shutil.copytree(ROOT / "router/artifacts/m3-tiny", artifact)
-    (artifact / "artifact.json").write_text((artifact / "artifact.json").read_text() + " ")
+    rewritten(artifact, model="m3-other@0123456789ab")
     config = tmp_path / "ray_app.yaml"
-    text = (ROOT / "ray_app.yaml").read_text()
-    text = text.replace("serving/m3/weights", str(ROOT / "serving/m3/weights"))
-    config.write_text(text.replace("router/artifacts/m3-tiny", str(artifact)))
+    write_config(config, {"artifact": str(artifact)})
     ended = subprocess.run(
         [*SERVE_M3, "--config", str(config), "--port", str(free_port())], capture_output=True, text=True, timeout=600
     )
     assert (ended.returncode, ended.stdout) == (2, "")
     starting, error = ended.stderr.splitlines()
     assert starting.startswith("serve-m3: starting")
-    assert error.startswith(f"serve-m3: ArtifactError: {artifact}/artifact.json: its SHA-256")
+    assert error.startswith(f"serve-m3: ArtifactError: {artifact}: model of the artifact is 'm3-other@0123456789ab'")
 
 
 def test_price_artifact_and_pools_change_without_a_failed_request(tmp_path, pairs):
