@@ -11,7 +11,6 @@ doubles; everything before them is the service's. The same seed gives the same c
 
 import argparse
 import asyncio
-import copy
 import faulthandler
 import json
 import multiprocessing
@@ -33,90 +32,20 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # doubles and hostile files
 
-from doubles import LADDER, FakeM3, FakeRouter, LocalModel, chat_body, data_url
 from hostile import damaged, seeds
 from hostile_files import FileWorld
+from hostile_requests import LIMIT_S, fault_of, hostile_body, service_of_doubles
 
 from complexity.errors import InvalidInput
 from complexity.picture import decode_picture
 from serving.api import create_app
-from serving.model import ModelInfo
-from serving.service import Service
-from serving.settings import Settings
 
 PATHS = ("/v1/chat/completions", "/v1/route", "/v1/route/batch", "/v1/feedback")
-DOCUMENTED = {400, 401, 404, 405, 408, 409, 413, 429}
-LIMIT_S = 10.0
 HANG_S = 60.0
 WORKERS = 2
 NEXT, ACCEPTED, REFUSED, OTHER, SLOWEST_MS, PEAK_MB = range(6)  # what a worker tells of itself
-LONGEST = 1000  # characters of an error
 
 Case = Callable[[random.Random], bool]  # says whether something was accepted; raises where anything is wrong
-ECHO = 200  # characters of what was sent that an error may repeat
-TEXTS = ("", "\0", "\u202egnihtyna", "\ud7ff\uffff", "<image>", "x" * 5000, "\x1b[31m", "%s%n{0}", "\U0001f600" * 300)
-VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**400, 1e308, -0.0, 0.5, [], {}, [[]], "m3-auto"),
-    *TEXTS,
-)
-
-
-def hostile_body(rng: random.Random, pictures: list[bytes]) -> bytes:
-    """A request that is broken in one way or several, or in none."""
-    kind = rng.randrange(11)
-    if kind == 0:
-        return rng.randbytes(rng.randrange(200))
-    if kind == 1:
-        deep = rng.choice((50, 500, 20_000))
-        return (rng.choice((b"[", b'{"m3":')) * deep)[:2_000_000]
-    body: dict[str, Any] = chat_body("What colour is it?", rng.choice(pictures))
-    if rng.random() < 0.5:
-        body = chat_body("What colour is it?", damaged(rng.choice(pictures), rng))
-    if kind == 2:
-        body["messages"][0]["content"][1]["image_url"]["url"] = data_url(rng.choice(pictures))[: rng.randrange(2000)]
-    elif kind == 3:
-        body["messages"][0]["content"][0]["text"] = rng.choice(TEXTS) * rng.choice((1, 10, 2000))
-    elif kind == 4:
-        body = {"requests": [body] * rng.randrange(4)}
-    elif kind == 5:
-        body = {"decision_id": rng.choice(TEXTS), "score": rng.choice(VALUES), "correct": rng.choice(VALUES)}
-    elif 5 < kind < 10:
-        for _ in range(rng.randrange(1, 4)):
-            _replace(body, rng)
-    text = json.dumps(body)
-    if kind == 10:  # a name twice
-        name, value = rng.choice(("model", "messages", "m3", "stream")), json.dumps(_value(rng))
-        text = rng.choice((f'{{"{name}": {value}, {text[1:]}', f'{text[:-1]}, "{name}": {value}}}'))
-    if kind == 9:
-        at = rng.randrange(len(text))
-        text = (
-            text[:at]
-            + rng.choice((text[at : at + 30] * 2, "\\ud800", "1e999", ",,", "NaN", "\\u0000"))
-            + text[at + 1 :]
-        )
-    return text.encode(errors="surrogatepass") + (b"\xff" if rng.random() < 0.02 else b"")
-
-
-def _value(rng: random.Random) -> Any:
-    return copy.deepcopy(rng.choice(VALUES))  # lists and objects are filled by what is replaced later
-
-
-def _replace(body: Any, rng: random.Random) -> None:
-    """Put something else in the place of a random value of a JSON tree, or add a field."""
-    while True:
-        keys = list(body) if isinstance(body, dict) else list(range(len(body)))
-        if not keys:
-            return
-        key = rng.choice(keys)
-        if isinstance(body[key], dict | list) and body[key] and rng.random() < 0.7:
-            body = body[key]
-            continue
-        if isinstance(body, dict) and rng.random() < 0.3:
-            name = rng.choice(("n", "stop", "m3", "stream", "logprobs", "top_p", "seed", "tools", "x" * 300))
-            body[name] = _value(rng)
-        else:
-            body[key] = _value(rng)
-        return
 
 
 @contextmanager
@@ -149,8 +78,7 @@ def api() -> Iterator[Case]:
     """Hostile requests to every route that takes a body."""
     found = list(seeds().values())
     with asyncio.Runner() as runner:
-        app = create_app(Service(FakeRouter(), LocalModel(FakeM3()), ModelInfo("fake", LADDER, 192), Settings()))
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(create_app(service_of_doubles()), raise_app_exceptions=False)
         client = httpx.AsyncClient(transport=transport, base_url="http://fuzz", timeout=HANG_S)
 
         def case(rng: random.Random) -> bool:
@@ -165,29 +93,6 @@ def api() -> Iterator[Case]:
 
         yield case
         runner.run(client.aclose())
-
-
-def fault_of(reply: httpx.Response, body: bytes) -> str | None:
-    """What is wrong with a reply; None if nothing is."""
-    if reply.status_code < 300:
-        return None
-    if reply.status_code not in DOCUMENTED:
-        return "an undocumented status"
-    try:
-        error = reply.json()["error"]
-    except (ValueError, KeyError, TypeError):
-        return "not OpenAI's shape"
-    if set(error) != {"message", "type", "param", "code"} or not all(
-        each is None or isinstance(each, str) for each in error.values()
-    ):
-        return "not OpenAI's shape"
-    if len(error["message"]) > LONGEST:
-        return f"an error of {len(error['message'])} characters"
-    sent = body.decode(errors="replace")
-    for told in filter(None, error.values()):
-        if any(told[at : at + ECHO + 1] in sent for at in range(len(told) - ECHO)):
-            return f"more than {ECHO} characters echoed"
-    return None
 
 
 PARTS = {"pictures": pictures, "files": files, "api": api}

@@ -5,9 +5,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Header, Path, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from complexity.errors import M3Error
@@ -15,10 +14,11 @@ from serving import openai, page, telling, wire
 from serving.access import Access, ApiKey
 from serving.accounts import log_fields
 from serving.edge import Counted, LastResort, read_body
-from serving.failures import Refused, failure_of, refusal_of
-from serving.granularity import model_name, named
+from serving.failures import Refused, failure_of
+from serving.granularity import AUTO, model_name, named
 from serving.model import Answer, ModelOverloaded
 from serving.openapi import OPEN, describe
+from serving.parse import parsed
 from serving.rates import OverLimit
 from serving.request_log import RequestLog
 from serving.service import Answered, Service, Wanted
@@ -42,7 +42,7 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
     app.add_middleware(RequestLog, send_back=names_requests)
     app.add_exception_handler(M3Error, _failed)
     app.add_exception_handler(HTTPException, _not_served)
-    app.openapi = lambda: describe(app, keys=bool(settings.api_keys))  # type: ignore[method-assign]
+    app.openapi = lambda: describe(app, bool(settings.api_keys), service.info.ladder)  # type: ignore[method-assign]
     started = int(time.time())
 
     async def body_of(request: Request) -> bytes:
@@ -130,7 +130,7 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
         return openai.ModelList(data=[entry(model_name(tokens)) for tokens in (None, *service.info.ladder)])
 
     @app.get("/v1/models/{name}")
-    async def model(name: str) -> openai.ModelEntry:
+    async def model(name: Annotated[str, Path(examples=[AUTO])]) -> openai.ModelEntry:
         named(name, service.info.ladder)
         return entry(name)
 
@@ -160,10 +160,7 @@ def read_feedback(body: bytes) -> wire.Feedback:
     Raises:
         Refused: the body is no verdict, or says none or two.
     """
-    try:
-        given = wire.Feedback.model_validate_json(body)
-    except ValidationError as error:
-        raise refusal_of(error) from None
+    given = parsed(wire.Feedback, body)
     if (given.score is None) == (given.correct is None):
         raise Refused(400, "invalid_value", "send one of score and correct", "score")
     return given if given.correct is None else given.model_copy(update={"score": float(given.correct)})
@@ -174,11 +171,13 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _not_served(request: Request, error: Exception) -> JSONResponse:
-    """Starlette's own refusals (no such path, wrong method) in OpenAI's shape."""
+    """Starlette's own refusals (no such path, wrong method) in OpenAI's shape, with their headers (Allow)."""
     assert isinstance(error, HTTPException)
     code = "unknown_url" if error.status_code == 404 else "method_not_allowed"
     message = f"{request.method[:20]} {request.url.path[:200]}: {error.detail}"
-    return failure_of(Refused(error.status_code, code, message)).response()
+    response = failure_of(Refused(error.status_code, code, message)).response()
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def _whole(answers: tuple[Answer, ...]) -> AsyncIterator[Told]:

@@ -10,7 +10,7 @@ from serving.failures import Refused
 from serving.model import Turn
 from serving.openai import ImagePart, Message, SystemMessage, TextPart, UserMessage
 
-DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
+DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*+;base64,", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)

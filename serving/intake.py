@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from complexity.errors import InvalidInput
 from complexity.sample import Sample
 from router.policy import Wish
 from serving.conversation import Conversation, Image, read_conversation
-from serving.failures import Refused, refusal_of, shown
+from serving.failures import Refused, shown
 from serving.granularity import granularity, wishes_of
 from serving.model import ModelInfo, Picture, Pixels
 from serving.openai import ChatRequest, RouteBatch
+from serving.parse import parsed
 from serving.settings import Settings
 
 MAX_SIDE = 768  # pixels sent to the model: no M3 looks at more per grid
@@ -70,11 +69,7 @@ def read_request(body: bytes, info: ModelInfo, settings: Settings, headers: Mapp
     Raises:
         Refused: with the HTTP status, the code and the field at fault.
     """
-    try:
-        request = ChatRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise refusal_of(error) from None
-    return intake_of(request, info, settings, headers or {})
+    return intake_of(parsed(ChatRequest, body), info, settings, headers or {})
 
 
 def read_batch(
@@ -85,12 +80,8 @@ def read_batch(
     Raises:
         Refused: the body isn't a batch of requests in their shape.
     """
-    try:
-        batch = RouteBatch.model_validate_json(body)
-    except ValidationError as error:
-        raise refusal_of(error) from None
     read: list[Intake | Refused] = []
-    for request in batch.requests:
+    for request in parsed(RouteBatch, body).requests:
         try:
             read.append(intake_of(request, info, settings, headers or {}))
         except Refused as refused:

@@ -46,9 +46,8 @@ def _parts(content: object) -> object:
 
 def content_of(part: type) -> type:
     """Content of a message: a list of parts, or a string, which is read as one text part."""
-    return Annotated[  # type: ignore[return-value]
-        list[part], Field(min_length=1), BeforeValidator(_parts, json_schema_input_type=str | list[part])  # type: ignore[valid-type]
-    ]
+    parts = Annotated[list[part], Field(min_length=1)]  # type: ignore[valid-type]
+    return Annotated[parts, BeforeValidator(_parts, json_schema_input_type=str | parts)]  # type: ignore[return-value]
 
 
 class SystemMessage(Closed):
@@ -80,7 +79,8 @@ class TextFormat(Closed):
     type: Literal["text"] = Field(description="answers are plain text")
 
 
-Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=4)]
+Stop = Annotated[str, Field(min_length=1, max_length=100)]
+Stops = Annotated[list[Stop], Field(max_length=4)]
 
 
 def _stops(stop: object) -> object:
@@ -109,7 +109,7 @@ class ChatRequest(Closed):
     n: int | None = Field(None, ge=1, le=MOST_CHOICES, description="answers of one request")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20, description="alternatives told of each token, with logprobs")
-    stop: Annotated[Stops | None, BeforeValidator(_stops, json_schema_input_type=str | list[str] | None)] = Field(
+    stop: Annotated[Stops | None, BeforeValidator(_stops, json_schema_input_type=Stop | Stops | None)] = Field(
         None, description="up to 4 texts, none of them empty"
     )
     stream: bool | None = None

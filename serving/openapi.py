@@ -1,14 +1,16 @@
 """The OpenAPI description of the service: FastAPI's own, with the request bodies, headers and errors that are real."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from serving.feedback import MOST_KEY_CHARS
 from serving.openai import ChatRequest, ErrorBody, RouteBatch
-from serving.wire import Feedback
+from serving.wire import CacheWish, Feedback
 
 EXAMPLE = {
     "model": "m3-auto",
@@ -34,14 +36,25 @@ REQUESTS: dict[str, type[BaseModel]] = {
     "/v1/route/batch": RouteBatch,
     "/v1/feedback": Feedback,
 }
-HEADERS = {
-    "x-m3-floor": "the fewest visual tokens that the router may choose",
-    "x-m3-ceiling": "the most visual tokens that the router may choose",
-    "x-m3-max-loss": "accuracy that may be lost against the finest scale, a share",
-    "x-m3-cache": "no-cache, no-store or both with a comma between",
-    "x-m3-explain": "true: tell what the decision was made of",
-    "x-request-id": "a name for the request, which comes back with the answer",
+HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "x-m3-floor": ("the fewest visual tokens that the router may choose", {"type": "integer"}),
+    "x-m3-ceiling": ("the most visual tokens that the router may choose", {"type": "integer"}),
+    "x-m3-max-loss": (
+        "accuracy that may be lost against the finest scale, a share",
+        {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+    ),
+    "x-m3-cache": (
+        "no-cache, no-store or both with a comma between",
+        {"type": "array", "items": {"type": "string", "enum": list(get_args(CacheWish))}, "minItems": 1},
+    ),
+    "x-m3-explain": ("true: tell what the decision was made of", {"type": "boolean"}),
+    "x-request-id": ("a name for the request, which comes back with the answer", {"type": "string"}),
 }
+ON_LADDER = ("x-m3-floor", "x-m3-ceiling")
+IDEMPOTENCY_KEY = (
+    "the same key stores the same feedback once",
+    {"type": "string", "minLength": 1, "maxLength": MOST_KEY_CHARS},
+)
 REFUSALS = {
     "400": "the request makes no sense, or asks for what the service can't do; `param` names the field",
     "401": "an API key is missing or wrong",
@@ -58,11 +71,12 @@ REFUSALS = {
 OPEN = ("/health", "/ready")
 
 
-def describe(app: FastAPI, keys: bool) -> dict[str, Any]:
+def describe(app: FastAPI, keys: bool, ladder: Sequence[int]) -> dict[str, Any]:
     """The description of an app.
 
     Args:
         keys: whether API keys are asked for.
+        ladder: the model's scales, visual tokens.
     """
     told: dict[str, Any] = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     models: list[type[BaseModel]] = [*dict.fromkeys(REQUESTS.values()), ErrorBody]
@@ -85,22 +99,26 @@ def describe(app: FastAPI, keys: bool) -> dict[str, Any]:
             if path in REQUESTS:
                 body = {"schema": names[(REQUESTS[path], "validation")]}
                 operation["requestBody"] = {"required": True, "content": {"application/json": body}}
-                operation["parameters"] = _headers(path)
+                operation["parameters"] = _headers(path, ladder)
     for path in ("/v1/chat/completions", "/v1/route"):
         told["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"] = EXAMPLE
+    event = {"data": {"type": "string", "description": "a chat.completion.chunk object; in the last event [DONE]"}}
     told["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]["text/event-stream"] = {
-        "schema": {"type": "string", "description": "chat.completion.chunk objects, one per event, then [DONE]"}
+        "itemSchema": {"type": "object", "properties": event, "required": ["data"]}
     }
     return told
 
 
-def _headers(path: str) -> list[dict[str, Any]]:
-    wanted = ["x-request-id"] if path == "/v1/feedback" else list(HEADERS)
-    told = [_header(name, HEADERS[name]) for name in wanted]
+def _headers(path: str, ladder: Sequence[int]) -> list[dict[str, Any]]:
     if path == "/v1/feedback":
-        told.append(_header("idempotency-key", "the same key stores the same feedback once"))
+        wanted = {"x-request-id": HEADERS["x-request-id"], "idempotency-key": IDEMPOTENCY_KEY}
+    else:
+        wanted = HEADERS
+    told = [
+        {"name": name, "in": "header", "required": False, "description": description, "schema": dict(schema)}
+        for name, (description, schema) in wanted.items()
+    ]
+    for header in told:
+        if header["name"] in ON_LADDER:
+            header["schema"] |= {"enum": list(ladder)}
     return told
-
-
-def _header(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}

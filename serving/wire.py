@@ -99,8 +99,18 @@ class RouteResponse(Decision):
     model: str
 
 
+ONE_VERDICT = {  # checked where it is read; said here for the description of the interface
+    "oneOf": [
+        {"required": ["score"], "properties": {"score": {"type": "number"}}},
+        {"required": ["correct"], "properties": {"correct": {"type": "boolean"}}},
+    ]
+}
+
+
 class Feedback(Closed):
-    """Body of POST /v1/feedback: how good an answer was."""
+    """Body of POST /v1/feedback: how good an answer was, by one of `score` and `correct`."""
+
+    model_config = ConfigDict(json_schema_extra=ONE_VERDICT)
 
     decision_id: Annotated[str, Field(pattern=r"^m3-[0-9a-f]{32}$")]
     score: float | None = Field(None, ge=0, le=1, description="1 is right, 0 is wrong")
