@@ -4,9 +4,9 @@ python benchmarks/fuzz.py --cases 50000 --seed 0
 
 A case is right when a picture is decoded or refused as InvalidInput; when a label table, an artifact or a remembered
 decision is read as it was written or refused by its name (a file that may say anything: read or refused); and when a
-request gets 2xx or a documented 4xx in OpenAI's shape that doesn't echo what was sent. Whatever ends the process or
-takes a minute is wrong too: the cases run in processes of their own. For requests, the model and the router are
-doubles; everything before them is the service's. The same seed gives the same cases.
+request, one in 200 of 10 MB, gets 2xx or a documented 4xx in OpenAI's shape that doesn't echo what was sent. Whatever
+ends the process or takes a minute is wrong too: the cases run in processes of their own. For requests, the model and
+the router are doubles; everything before them is the service's. The same seed gives the same cases.
 """
 
 import argparse
