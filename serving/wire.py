@@ -7,6 +7,7 @@ goes away. docs/api.md is their reference.
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 VERSION: Literal["1"] = "1"
 
@@ -99,7 +100,7 @@ class RouteResponse(Decision):
     model: str
 
 
-ONE_VERDICT = {  # checked where it is read; said here for the description of the interface
+ONE_VERDICT: JsonDict = {  # checked where it is read; said here for the description of the interface
     "oneOf": [
         {"required": ["score"], "properties": {"score": {"type": "number"}}},
         {"required": ["correct"], "properties": {"correct": {"type": "boolean"}}},
