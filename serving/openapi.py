@@ -51,7 +51,7 @@ HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "x-request-id": ("a name for the request, which comes back with the answer", {"type": "string"}),
 }
 ON_LADDER = ("x-m3-floor", "x-m3-ceiling")
-IDEMPOTENCY_KEY = (
+IDEMPOTENCY_KEY: tuple[str, dict[str, Any]] = (
     "the same key stores the same feedback once",
     {"type": "string", "minLength": 1, "maxLength": MOST_KEY_CHARS},
 )
@@ -114,7 +114,7 @@ def _headers(path: str, ladder: Sequence[int]) -> list[dict[str, Any]]:
         wanted = {"x-request-id": HEADERS["x-request-id"], "idempotency-key": IDEMPOTENCY_KEY}
     else:
         wanted = HEADERS
-    told = [
+    told: list[dict[str, Any]] = [
         {"name": name, "in": "header", "required": False, "description": description, "schema": dict(schema)}
         for name, (description, schema) in wanted.items()
     ]
