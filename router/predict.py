@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from functools import partial
 from typing import TypeVar
 
@@ -18,10 +20,18 @@ from router.policy import Decision
 DESCRIBERS = 4  # threads that describe a batch's pictures at once; the pool's others are for other requests
 
 Look = Callable[[Sample], Awaitable[np.ndarray]]
+Span = Callable[[str], AbstractContextManager[object]]  # what is done inside is measured under a name
 Found = TypeVar("Found")
 Tried = np.ndarray | BaseException  # of a sample: numbers, or what keeps it from having any
 
 log = logging.getLogger(__name__)
+
+_NOTHING = nullcontext()
+
+
+def untraced(name: str) -> AbstractContextManager[object]:
+    """A span that nobody measures."""
+    return _NOTHING
 
 
 class SamplePredictor:
@@ -31,17 +41,19 @@ class SamplePredictor:
         artifact: whose predictor and familiarity are asked.
         look: asks the model for its tower's features of a sample's picture (G,); for an artifact that decides there.
         threads: where is computed; None takes the event loop's own pool.
+        span: measures "features" and "predict", in the threads where they happen.
 
     Raises:
         ArtifactError: the artifact decides by the tower and there is no asking it.
     """
 
-    def __init__(self, artifact: Artifact, look: Look | None, threads: Executor | None):
+    def __init__(self, artifact: Artifact, look: Look | None, threads: Executor | None, span: Span = untraced):
         if artifact.place == "tower" and look is None:
             raise ArtifactError("the artifact decides by what the model's tower sees, and that can't be asked here")
         self.artifact = artifact
         self.look = look if artifact.place == "tower" else None
         self._threads = threads
+        self._span = span
         self._told: set[str] = set()  # causes already logged
 
     async def predict(self, samples: Sequence[Sample]) -> list[np.ndarray | InvalidInput | None]:
@@ -55,7 +67,7 @@ class SamplePredictor:
         found: Sequence[Tried]
         try:
             if len(samples) == 1 and self.look is None:  # a trip to another thread less
-                found = await self.aside(lambda: self._compute(samples, _features(samples)))
+                found = await self.aside(lambda: self._compute(samples, self._features(samples)))
             else:
                 described = await self._describe(samples)
                 found = await self.aside(lambda: self._compute(samples, described))
@@ -81,8 +93,8 @@ class SamplePredictor:
             return None
 
     async def aside(self, work: Callable[[], Found]) -> Found:
-        """Compute in another thread than the event loop's."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        """Compute in another thread than the event loop's, in the caller's context: its spans are the parents there."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, work)
 
     def plausible(self, predicted: np.ndarray) -> bool:
         """(S + 1,): P(right) at each rung, and 1 for a familiar sample or 0 for a strange one."""
@@ -91,10 +103,22 @@ class SamplePredictor:
     async def _describe(self, samples: Sequence[Sample]) -> list[Tried]:
         """The features of each sample's picture: the pixels' or, where the artifact decides there, the tower's."""
         if self.look is not None:
-            return await asyncio.gather(*map(self.look, samples), return_exceptions=True)
+            with self._span("features"):
+                return await asyncio.gather(*map(self.look, samples), return_exceptions=True)
         parts = min(DESCRIBERS, len(samples))
-        found = await asyncio.gather(*(self.aside(partial(_features, samples[i::parts])) for i in range(parts)))
+        found = await asyncio.gather(*(self.aside(partial(self._features, samples[i::parts])) for i in range(parts)))
         return [found[i % parts][i // parts] for i in range(len(samples))]
+
+    def _features(self, samples: Sequence[Sample]) -> list[Tried]:
+        """The features of each sample's picture (F,)."""
+        found: list[Tried] = []
+        with self._span("features"):
+            for sample in samples:
+                try:
+                    found.append(sample.image_features)
+                except Exception as error:
+                    found.append(error)
+        return found
 
     def _compute(self, samples: Sequence[Sample], described: Sequence[Tried]) -> list[Tried]:
         found = list(described)
@@ -103,10 +127,11 @@ class SamplePredictor:
             return found
         questions = [samples[i].question for i in good]
         try:
-            features = np.stack(list(good.values()))
-            probabilities = self.artifact.predictor.predict_proba(features, questions)
-            known = self.artifact.familiarity.knows(features, questions)
-            predicted = np.column_stack([probabilities, known]).astype(np.float32)
+            with self._span("predict"):
+                features = np.stack(list(good.values()))
+                probabilities = self.artifact.predictor.predict_proba(features, questions)
+                known = self.artifact.familiarity.knows(features, questions)
+                predicted = np.column_stack([probabilities, known]).astype(np.float32)
         except Exception as error:
             if len(samples) == 1:
                 return [error]
@@ -131,14 +156,3 @@ class SamplePredictor:
         if cause not in self._told:
             self._told.add(cause)
             log.error("prediction failed; taking %d tokens", self.artifact.ladder[-1], exc_info=error)
-
-
-def _features(samples: Sequence[Sample]) -> list[Tried]:
-    """The features of each sample's picture (F,)."""
-    found: list[Tried] = []
-    for sample in samples:
-        try:
-            found.append(sample.image_features)
-        except Exception as error:
-            found.append(error)
-    return found

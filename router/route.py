@@ -16,7 +16,7 @@ from router.calibrate import Target, pick_price
 from router.cascade import FIRST_PRICE
 from router.explain import Explanation
 from router.policy import FINEST_ALWAYS, FREE, Decision, Why, Wish, check_bounds, check_price, choose
-from router.predict import Look, SamplePredictor
+from router.predict import Look, SamplePredictor, Span, untraced
 
 
 class Router:
@@ -32,6 +32,7 @@ class Router:
         second_look: whether answers may be given twice (`again`); first answers then take fewer tokens.
         look: asks the model for its tower's features of a sample's picture (G,); for an artifact that decides there.
         threads: where is computed; None takes the event loop's own pool.
+        span: measures "cache", "features" and "predict".
 
     Raises:
         ArtifactError: a second look is wanted of an artifact that has learnt none, or it decides by the tower and
@@ -46,8 +47,9 @@ class Router:
         second_look: bool = False,
         look: Look | None = None,
         threads: Executor | None = None,
+        span: Span = untraced,
     ):
-        self._predictor = SamplePredictor(artifact, look, threads)
+        self._predictor = SamplePredictor(artifact, look, threads, span)
         if second_look and artifact.second_look is None:
             raise ArtifactError("the artifact has learnt no second look: its labels didn't say how sure answers were")
         self._second_look = artifact.second_look if second_look else None
@@ -55,11 +57,12 @@ class Router:
         self.price = artifact.price if price is None else price
         check_price(self.price)
         self._cache = cache
+        self._span = span
         # One prediction serves all who wait for it. The key says too whether it is going to be remembered.
         self._flying: dict[tuple[str, bool], asyncio.Task[np.ndarray | None]] = {}
 
     def apart(self, threads: Executor) -> "Router":
-        """The same router, computing in threads of its own."""
+        """The same router, computing in threads of its own, and not measured."""
         return Router(
             self.artifact, self._cache, self.price, self._second_look is not None, self._predictor.look, threads
         )
@@ -75,7 +78,10 @@ class Router:
         start = time.perf_counter()
         wish = self._priced(wish)
         key = self._key(sample)
-        remembered = None if wish.fresh else await self._cache.get(key)
+        remembered = None
+        if not wish.fresh:
+            with self._span("cache"):
+                remembered = await self._cache.get(key)
         if remembered is not None and self._predictor.plausible(remembered):
             return self._decide(remembered, "cached", wish, start)
         return self._decide(await self._predict_once(key, sample, wish.store), "predicted", wish, start)
@@ -97,7 +103,10 @@ class Router:
         start = time.perf_counter()
         wish = self._priced(wish)
         keys = await self._predictor.aside(lambda: [self._key(sample) for sample in samples])  # megabytes are hashed
-        known = {} if wish.fresh else await self._cache.get_many(keys)
+        known = {}
+        if not wish.fresh:
+            with self._span("cache"):
+                known = await self._cache.get_many(keys)
         known = {key: remembered for key, remembered in known.items() if self._predictor.plausible(remembered)}
         missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in known}
         found = dict(zip(missing, await self._predictor.predict(list(missing.values())), strict=True))

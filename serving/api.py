@@ -23,8 +23,10 @@ from serving.rates import OverLimit
 from serving.request_log import RequestLog
 from serving.service import Answered, Service, Wanted
 from serving.streaming import Told, merged, peeked
+from serving.tracing import Traced
 
 READY_TIMEOUT_S = 5.0
+SPANS = {"/v1/chat/completions": "chat", "/v1/route": "route", "/v1/route/batch": "route_batch"}
 
 
 def create_app(service: Service, names_requests: bool = True) -> FastAPI:
@@ -40,6 +42,8 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
     app.add_middleware(LastResort)
     app.add_middleware(Counted, metrics=service.accounts.metrics)
     app.add_middleware(RequestLog, send_back=names_requests)
+    if service.tracer.on:
+        app.add_middleware(Traced, tracer=service.tracer, names=SPANS)
     app.add_exception_handler(M3Error, _failed)
     app.add_exception_handler(HTTPException, _not_served)
     app.openapi = lambda: describe(app, bool(settings.api_keys), service.info.ladder)  # type: ignore[method-assign]
@@ -53,63 +57,65 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
 
     @app.post("/v1/chat/completions", response_model=openai.ChatCompletion)
     async def chat_completions(request: Request) -> Response:
-        with service.tracer.request("chat", request.headers) as span:
-            start_s, name, log = time.perf_counter(), telling.new_id(), request.state.log
-            key: ApiKey | None = request.state.api_key
-            with service.tracer.span("image"):
-                wanted = await service.read(await body_of(request), request.headers)
-            intake = wanted.intake
-            with service.tracer.span("decide"):
-                decision, about = await service.decide(wanted, f"m3-{name}")
-            log |= log_fields(decision, f"m3-{name}", intake.model)
-            explanation = await service.explain(wanted, about, decision)
-            allowance = await service.charge(key, wanted, decision)
-            reply = telling.Reply(name, wanted, explanation, allowance, service.info.reads.history)
+        start_s, name, log = time.perf_counter(), telling.new_id(), request.state.log
+        key: ApiKey | None = request.state.api_key
+        with service.tracer.span("read"):
+            wanted = await service.read(await body_of(request), request.headers)
+        intake = wanted.intake
+        with service.tracer.span("decide"):
+            decision, about = await service.decide(wanted, f"m3-{name}")
+        log |= log_fields(decision, f"m3-{name}", intake.model)
+        explanation = await service.explain(wanted, about, decision)
+        allowance = await service.charge(key, wanted, decision)
+        reply = telling.Reply(name, wanted, explanation, allowance, service.info.reads.history)
 
-            def finished(answered: Answered) -> Answered:
-                log.update(log_fields(answered.decision, f"m3-{name}", intake.model, answered.answers))
-                service.finished(f"m3-{name}", wanted, answered, start_s, span)
-                return answered
+        def finished(answered: Answered) -> Answered:
+            log.update(log_fields(answered.decision, f"m3-{name}", intake.model, answered.answers))
+            service.finished(f"m3-{name}", wanted, answered, start_s)
+            return answered
 
-            def failed() -> None:
-                log["ended"] = "error"
+        def failed() -> None:
+            log["ended"] = "error"
 
-            try:
-                if intake.stream and not settings.second_look:
-                    told = await peeked(merged(service.streams(wanted, decision)))
-                    return reply.stream(told, lambda answers: finished(Answered(decision, answers)), failed, decision)
-                answered = finished(await service.answer(wanted, decision))
-            except BaseException:  # also when the caller has gone away
-                await asyncio.shield(service.refund(key, wanted, decision, allowance))
-                raise
-            if intake.stream:  # which answer is sent is known when the first is complete
-                return reply.stream(_whole(answered.answers), lambda _: answered, failed, answered.decision)
-            return reply.whole(answered)
+        try:
+            if intake.stream and not settings.second_look:
+                told = await peeked(merged(service.streams(wanted, decision)))
+                return reply.stream(told, lambda answers: finished(Answered(decision, answers)), failed, decision)
+            answered = finished(await service.answer(wanted, decision))
+        except BaseException:  # also when the caller has gone away
+            await asyncio.shield(service.refund(key, wanted, decision, allowance))
+            raise
+        if intake.stream:  # which answer is sent is known when the first is complete
+            return reply.stream(_whole(answered.answers), lambda _: answered, failed, answered.decision)
+        return reply.whole(answered)
 
     @app.post("/v1/route", response_model=openai.RouteResponse)
     async def route(request: Request) -> Response:
-        with service.tracer.request("route", request.headers):
-            name = telling.new_id()
+        name = telling.new_id()
+        with service.tracer.span("read"):
             wanted = await service.read(await body_of(request), request.headers, whole=False)
+        with service.tracer.span("decide"):
             decision, about = await service.decide(wanted, f"m3-{name}")
-            request.state.log |= log_fields(decision, f"m3-{name}", wanted.intake.model)
-            told = telling.route_response(name, wanted, decision, await service.explain(wanted, about, decision))
-            return telling.json(told, telling.headers(name, decision))
+        request.state.log |= log_fields(decision, f"m3-{name}", wanted.intake.model)
+        told = telling.route_response(name, wanted, decision, await service.explain(wanted, about, decision))
+        return telling.json(told, telling.headers(name, decision))
 
     @app.post("/v1/route/batch", response_model=openai.RouteBatchResponse)
     async def route_batch(request: Request) -> openai.RouteBatchResponse:
-        with service.tracer.request("route_batch", request.headers):
+        with service.tracer.span("read"):
             batch = await service.read_batch(await body_of(request), request.headers)
-            data: list[openai.RouteResponse | openai.RouteFailure] = []
-            for wanted, decided in zip(batch, await service.decide_all(batch), strict=True):
-                if isinstance(decided, M3Error):
-                    data.append(openai.RouteFailure(error=failure_of(decided).detail))
-                    continue
-                assert isinstance(wanted, Wanted)  # what couldn't be read couldn't be decided
-                decision, about = decided
-                explanation = await service.explain(wanted, about, decision)
-                data.append(telling.route_response(telling.new_id(), wanted, decision, explanation))
-            return openai.RouteBatchResponse(data=data)
+        with service.tracer.span("decide"):
+            decisions = await service.decide_all(batch)
+        data: list[openai.RouteResponse | openai.RouteFailure] = []
+        for wanted, decided in zip(batch, decisions, strict=True):
+            if isinstance(decided, M3Error):
+                data.append(openai.RouteFailure(error=failure_of(decided).detail))
+                continue
+            assert isinstance(wanted, Wanted)  # what couldn't be read couldn't be decided
+            decision, about = decided
+            explanation = await service.explain(wanted, about, decision)
+            data.append(telling.route_response(telling.new_id(), wanted, decision, explanation))
+        return openai.RouteBatchResponse(data=data)
 
     @app.post("/v1/feedback", response_model=wire.FeedbackReceipt)
     async def feedback(request: Request, idempotency_key: Annotated[str | None, Header()] = None) -> Response:

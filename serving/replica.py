@@ -109,6 +109,7 @@ class Ingress:
             feedback = FeedbackStore(Records(settings.redis_url), Journal(settings.feedback_dir))
         self._accounts = Accounts(self._info, Metrics(), feedback, settings.second_look)
         limited = any(key.tokens_per_minute is not None for key in settings.api_keys)
+        self._tracer = open_tracer(settings.tracing)
         self._rollout = await asyncio.to_thread(self._made, Knob.model_validate({}))
         self._service = Service(
             self._rollout,
@@ -118,7 +119,7 @@ class Ingress:
             fetcher=_fetcher(settings),
             limiter=RateLimiter(settings.redis_url) if limited else None,
             accounts=self._accounts,
-            tracer=open_tracer(settings.tracing),
+            tracer=self._tracer,
         )
         self._telling = asyncio.create_task(keep_telling(lambda: self._accounts.tell(self._cache.stats)))
 
@@ -150,7 +151,8 @@ class Ingress:
 
     def _router(self, artifact: Path, price: float | None) -> Router:
         loaded = load_artifact(artifact, model=self._info.model_id, ladder=self._info.ladder)
-        return Router(loaded, self._cache, price, self._settings.second_look, self._model.look)
+        second_look, look = self._settings.second_look, self._model.look
+        return Router(loaded, self._cache, price, second_look, look, span=self._tracer.span)
 
 
 def _drift(router: Router) -> Drift | None:

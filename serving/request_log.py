@@ -18,7 +18,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HANDLERS_FIELDS = ("tokens", "why", "model", "visual_tokens", "completion_tokens", "decision_id", "ended")
+HANDLERS_FIELDS = ("tokens", "why", "model", "visual_tokens", "completion_tokens", "decision_id")
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}  # a caller can make up more
 MOST_CHARS = 200  # of a text that a handler adds
 ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -63,9 +63,10 @@ def log_requests(path: Path) -> None:
 class RequestLog:
     """ASGI middleware: gives each request an id, sends it back as x-request-id, and logs the request when it ended.
 
-    Belongs outside of all others, so that their answers have the id too. `scope["state"]` gets `request_id`, and `log`,
-    a dict in which handlers put what the line shall say, HANDLERS_FIELDS of it. A handler that ends a stream with an
-    error event puts `ended: "error"` there, since on the wire such a stream is complete.
+    Belongs outside of all others that answer, so that their answers have the id too. `scope["state"]` gets
+    `request_id`, and `log`, a dict in which handlers put what the line shall say, HANDLERS_FIELDS of it. A handler that
+    ends a stream with an error event puts `ended: "error"` there, since on the wire such a stream is complete. When the
+    request has ended, `outcome` holds its status and how it ended.
 
     Args:
         send_back: False behind Ray Serve, whose HTTP server adds x-request-id to every request and answer itself;
@@ -118,7 +119,9 @@ class RequestLog:
             status = status or 500
             raise
         finally:
-            access_log.info(_line(scope, status, ended or "error", 1000 * (time.perf_counter() - started_s)))
+            outcome = {"status": status, "ended": scope["state"]["log"].get("ended", ended or "error")}
+            scope["state"]["outcome"] = outcome
+            access_log.info(_line(scope, outcome, 1000 * (time.perf_counter() - started_s)))
             _request_id.reset(token)
 
 
@@ -128,17 +131,17 @@ def _incoming(scope: Scope) -> str | None:
     return given.decode() if ID.fullmatch(given) else None
 
 
-def _line(scope: Scope, status: int | None, ended: str, duration_ms: float) -> str:
+def _line(scope: Scope, outcome: dict[str, Any], duration_ms: float) -> str:
     state = scope["state"]
     line = {
         "time": _time(time.time()),
         "request_id": state["request_id"],
         "method": scope["method"] if scope["method"] in METHODS else "other",
         "route": getattr(scope.get("route"), "path", None),  # its template; None: refused before, or no such route
-        "status": status,
+        "status": outcome["status"],
         "duration_ms": round(duration_ms, 3),
         "key": state.get("key_name"),
-        "ended": ended,
+        "ended": outcome["ended"],
     }
     added = {field: _short(state["log"][field]) for field in HANDLERS_FIELDS if field in state["log"]}
     return json.dumps(line | added)

@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from complexity.errors import InvalidInput, M3Error
 from complexity.sample import Sample
@@ -21,9 +22,6 @@ from serving.model import Answer, Ask, Model, ModelInfo, ModelTimeout, Picture, 
 from serving.rates import Allowance, OverLimit, RateLimiter
 from serving.settings import Settings
 from serving.tracing import Tracer
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import Span
 
 T = TypeVar("T")
 
@@ -111,13 +109,13 @@ class Service:
 
         def checked() -> Intake | Wanted:
             intake = read_request(body, self.info, self.settings, headers)
-            return _decoded(intake, whole) if intake.complete else intake
+            return self._decoded(intake, whole) if intake.complete else intake
 
         read = await self._off_loop(checked)
         if isinstance(read, Wanted):
             return read
         fetched = await self._fetched(read)
-        return await self._off_loop(lambda: _decoded(fetched, whole))
+        return await self._off_loop(lambda: self._decoded(fetched, whole))
 
     async def read_batch(self, body: bytes, headers: Mapping[str, str]) -> list[Wanted | M3Error]:
         """Read a batch of requests for decisions; what is wrong with one is its own."""
@@ -128,7 +126,7 @@ class Service:
                 return intake
             try:
                 fetched = intake if intake.complete else await self._fetched(intake)
-                return await self._off_loop(lambda: _decoded(fetched, whole=False))
+                return await self._off_loop(lambda: self._decoded(fetched, whole=False))
             except M3Error as error:
                 return error
 
@@ -234,16 +232,14 @@ class Service:
         """The answers piece by piece, as many as the request wants."""
         return [self.model.stream(ask) for ask in self._asks(wanted, decision.tokens)]
 
-    def finished(
-        self, decision_id: str, wanted: Wanted, answered: Answered, start_s: float, span: "Span | None"
-    ) -> None:
+    def finished(self, decision_id: str, wanted: Wanted, answered: Answered, start_s: float) -> None:
         """Keep account of a request that got its answers; `start_s` is on time.perf_counter's clock."""
         took_s, answer = time.perf_counter() - start_s, answered.answers[0]
         first_s = took_s - (answer.engine_ms - answer.first_token_ms) / 1000
         self.accounts.answered(answered.decision, answered.answers, answered.before, took_s, first_s)
         if len(wanted.samples) == 1 and not wanted.intake.conversation.history:
             self.accounts.remember(decision_id, wanted.samples[0], answered.decision, answer)
-        self.tracer.record_intervals(span, answer.intervals, time.time() - answer.engine_ms / 1000)
+        self.tracer.record_intervals(answer.intervals, time.time() - answer.engine_ms / 1000)
 
     def _asks(self, wanted: Wanted, tokens: int) -> list[Ask]:
         intake, conversation = wanted.intake, wanted.intake.conversation
@@ -279,16 +275,18 @@ class Service:
         )
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
-        """Run in a thread; one that takes too long is left behind, and the caller told."""
+        """Run in a thread, in this context; one that takes too long is left behind, and the caller told."""
         limit_s = self.settings.decode_timeout_s
+        running = asyncio.get_running_loop().run_in_executor(self._pool, copy_context().run, work)
         try:
-            return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(self._pool, work), limit_s)
+            return await asyncio.wait_for(running, limit_s)
         except TimeoutError:
             raise ModelTimeout(f"reading the request and its pictures took more than {limit_s:g} s") from None
 
-
-def _decoded(intake: Intake, whole: bool) -> Wanted:
-    """With its pictures decoded, where they are wanted; a fixed scale would otherwise accept a broken one."""
-    samples = intake.samples()
-    whole = whole or intake.tokens is not None
-    return Wanted(intake, samples, pictures_of(samples, intake.conversation.images) if whole else None)
+    def _decoded(self, intake: Intake, whole: bool) -> Wanted:
+        """With its pictures decoded, where they are wanted; a fixed scale would otherwise accept a broken one."""
+        samples = intake.samples()
+        if not whole and intake.tokens is None:
+            return Wanted(intake, samples, None)
+        with self.tracer.span("image"):
+            return Wanted(intake, samples, pictures_of(samples, intake.conversation.images))

@@ -1,8 +1,10 @@
 """Spans of requests in OpenTelemetry's form; off unless asked for, and then the package isn't even imported.
 
-A request's span has children: image (its picture decoded), cache, features, predict; and of the engine queue, tower,
-prefill, decode. What another thread or process has done is measured there as intervals on a clock of its own, travels
-with the answer, and becomes spans here. Spans carry names and numbers, never a question, an answer or an error's text.
+A request's span has children: read, and below it image (its pictures decoded); decide, and below it cache, features,
+predict; and of the engine queue, tower, prefill, decode. Whoever hands work to a thread hands it a copy of the context,
+so that spans made there find their parents. What another process has done is measured there as intervals on a clock of
+its own, travels with the answer, and becomes spans here. Spans carry names and numbers, never a question, an answer or
+an error's text.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from complexity.errors import M3Error
 
@@ -51,11 +55,16 @@ class Tracer:
         self._provider = provider
         self._tracer = None if provider is None else provider.get_tracer("m3-router")
 
+    @property
+    def on(self) -> bool:
+        """Whether it makes spans."""
+        return self._tracer is not None
+
     def request(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager["Span | None"]:
         """The span of a request, a child of the caller's if `headers` (in lower case) hold a W3C traceparent.
 
         What a caller's span says of sampling holds for its children. The spans made inside are children of this one,
-        also in tasks and in `asyncio.to_thread`.
+        also in tasks, and in threads that work in a copy of the context.
         """
         return _OFF if self._tracer is None else self._request(name, headers)
 
@@ -63,23 +72,19 @@ class Tracer:
         """A span below the one that is open; an exception marks it with its type's name."""
         return _OFF if self._tracer is None else self._open(name, attributes=attributes)
 
-    def record_intervals(self, parent: "Span | None", intervals: Sequence[Interval], offset_s: float) -> None:
-        """Make children of a span from what was measured elsewhere.
+    def record_intervals(self, intervals: Sequence[Interval], offset_s: float) -> None:
+        """Make children of the span that is open from what was measured elsewhere.
 
         Args:
-            parent: what `request` or `span` gave; it may have ended, as a streamed answer's has.
             offset_s: Unix time of the clock's 0. For this process's monotonic clock that is time.time() less
                 time.monotonic(); for an engine's times since a request's arrival, the time at which its answer came
                 less the engine's whole time.
         """
-        if self._tracer is None or parent is None or not parent.get_span_context().trace_flags.sampled:
+        if self._tracer is None:
             return
-        from opentelemetry.trace import set_span_in_context
-
-        context = set_span_in_context(parent)
         zero_ns = _nanoseconds(offset_s)
         for name, start_s, end_s in intervals:
-            child = self._tracer.start_span(name, context, start_time=zero_ns + _nanoseconds(start_s))
+            child = self._tracer.start_span(name, start_time=zero_ns + _nanoseconds(start_s))
             child.end(zero_ns + _nanoseconds(end_s))
 
     def close(self) -> None:
@@ -107,6 +112,44 @@ class Tracer:
             except BaseException as error:  # its text may repeat what the caller sent
                 span.set_status(Status(StatusCode.ERROR, type(error).__name__))
                 raise
+
+
+class Traced:
+    """ASGI middleware: the span of a request, open until its answer is sent to the last byte, fails or is left.
+
+    Belongs outside of RequestLog, which says how the request ended. A server's fault and an answer that didn't come
+    to its end mark the span as failed; a caller's mistake doesn't.
+
+    Args:
+        names: of spans, by the path that they are for; other paths have none.
+    """
+
+    def __init__(self, app: ASGIApp, tracer: Tracer, names: Mapping[str, str]):
+        self.app = app
+        self._tracer = tracer
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = self._names.get(scope["path"]) if scope["type"] == "http" else None
+        if name is None:
+            await self.app(scope, receive, send)
+            return
+        with self._tracer.request(name, Headers(scope=scope)) as span:
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                if span is not None:
+                    _tell_end(span, **scope["state"]["outcome"])
+
+
+def _tell_end(span: "Span", status: int | None, ended: str) -> None:
+    from opentelemetry.trace import Status, StatusCode
+
+    span.set_attribute("m3.ended", ended)
+    if status is not None:
+        span.set_attribute("http.response.status_code", status)
+    if ended != "complete" or status is None or status >= 500:
+        span.set_status(Status(StatusCode.ERROR, None if ended == "complete" else ended))
 
 
 def open_tracer(tracing: Tracing | None) -> Tracer:

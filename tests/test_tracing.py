@@ -1,22 +1,36 @@
-"""Spans of requests: on, off, across processes, and refused."""
+"""Spans of requests: on, off, through threads, to a stream's end, across processes, and refused."""
 
 import asyncio
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 
+import httpx
 import pytest
+from doubles import LADDER, FailingModel, FakeM3, LocalModel, chat_body, png
+from fastapi import FastAPI
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import ValidationError
+from routers import FakePredictor, artifact_of
+from starlette.types import Message
 
+from router.cache import DecisionCache
+from router.rollout import Rollout, Shadow
+from router.route import Router
+from serving.api import create_app
+from serving.model import Model, ModelInfo, ModelTimeout
+from serving.service import Service
+from serving.settings import Settings
 from serving.tracing import Tracer, Tracing, TracingError, open_tracer
 
 TRACE, CALLER = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
@@ -45,6 +59,11 @@ def id_of(span: ReadableSpan) -> int:
     return span.context.span_id
 
 
+def trace_of(span: ReadableSpan) -> int:
+    assert span.context is not None
+    return span.context.trace_id
+
+
 def test_a_request_goes_on_with_its_callers_trace():
     tracer, exporter = collecting(ratio=0.0)
     with tracer.request("chat", {"traceparent": f"{PARENT}-01"}):
@@ -56,8 +75,8 @@ def test_a_request_goes_on_with_its_callers_trace():
 
 def test_a_caller_that_isnt_traced_isnt_traced_here():
     tracer, exporter = collecting()
-    with tracer.request("chat", {"traceparent": f"{PARENT}-00"}) as span:
-        tracer.record_intervals(span, [("tower", 0.0, 1.0)], 0.0)
+    with tracer.request("chat", {"traceparent": f"{PARENT}-00"}):
+        tracer.record_intervals([("tower", 0.0, 1.0)], 0.0)
     assert exporter.get_finished_spans() == ()
 
 
@@ -105,22 +124,13 @@ async def test_requests_at_the_same_time_keep_their_spans_apart():
 
 def test_intervals_measured_elsewhere_become_children_at_their_times():
     tracer, exporter = collecting()
-    with tracer.request("chat", {}) as span:
-        tracer.record_intervals(span, [("queue", 0.0, 0.25), ("tower", 0.25, 1.5)], offset_s=1_700_000_000.0)
+    with tracer.request("chat", {}):
+        tracer.record_intervals([("queue", 0.0, 0.25), ("tower", 0.25, 1.5)], offset_s=1_700_000_000.0)
     spans = by_name(exporter)
     queue, tower = spans["queue"], spans["tower"]
     assert parent_of(queue) == parent_of(tower) == id_of(spans["chat"])
     assert (queue.start_time, queue.end_time) == (1_700_000_000_000_000_000, 1_700_000_000_250_000_000)
     assert (tower.start_time, tower.end_time) == (1_700_000_000_250_000_000, 1_700_000_001_500_000_000)
-
-
-def test_intervals_of_a_stream_come_after_its_request_has_ended():
-    tracer, exporter = collecting()
-    with tracer.request("chat", {}) as span:
-        pass
-    tracer.record_intervals(span, [("tower", 0.0, 1.0)], offset_s=1_700_000_000.0)
-    spans = by_name(exporter)
-    assert parent_of(spans["tower"]) == id_of(spans["chat"])
 
 
 def test_an_error_marks_its_span_without_its_text():
@@ -132,10 +142,168 @@ def test_an_error_marks_its_span_without_its_text():
     assert "secret" not in span.to_json()
 
 
+def traced_app(
+    model: Model | None = None, predictor: FakePredictor | None = None, shadow: bool = False
+) -> tuple[FastAPI, InMemorySpanExporter]:
+    """The service around a fake model and a router with a fake predictor."""
+    tracer, exporter = collecting()
+    artifact = artifact_of(predictor or FakePredictor())
+    watching = Shadow(Router(artifact, DecisionCache(None), span=tracer.span), lambda seen: None) if shadow else None
+    rollout = Rollout(Router(artifact, DecisionCache(None), span=tracer.span), watching)
+    info = ModelInfo("fake-m3", LADDER, 192)
+    return create_app(Service(rollout, model or LocalModel(FakeM3()), info, Settings(), tracer=tracer)), exporter
+
+
+async def ask(app: FastAPI, *bodies: object, path: str = "/v1/chat/completions") -> list[httpx.Response]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        return [await client.post(path, json=body) for body in bodies]
+
+
+async def by_hand(app: FastAPI, body: object, send: Callable[[Message], Awaitable[None]], gone: asyncio.Event) -> None:
+    """Post a chat request; what is sent back is handed over, and the caller is there until it is gone."""
+    arriving = iter([{"type": "http.request", "body": json.dumps(body).encode()}])
+
+    async def receive() -> Message:
+        for message in arriving:
+            return message
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    path = "/v1/chat/completions"
+    request = {"type": "http", "method": "POST", "path": path, "root_path": "", "query_string": b"", "headers": []}
+    await app(request | {"asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1"}, receive, send)
+
+
+BELOW = {  # the span above each
+    "read": "chat",
+    "image": "read",
+    "decide": "chat",
+    "cache": "decide",
+    "features": "decide",
+    "predict": "decide",
+    **dict.fromkeys(("queue", "tower", "prefill", "decode"), "chat"),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_requests_spans_nest_whichever_thread_they_are_made_in(stream: bool):
+    """Read and decoded in one thread, described and predicted in another, answered in a third."""
+    app, exporter = traced_app(shadow=True)
+    await ask(app, chat_body() | {"stream": stream})
+    spans = by_name(exporter)
+    assert {name: parent_of(span) for name, span in spans.items() if name != "chat"} == {
+        name: id_of(spans[above]) for name, above in BELOW.items()
+    }
+    assert Counter(span.name for span in exporter.get_finished_spans())["predict"] == 1  # the shadow's has no span
+    chat = spans["chat"]
+    assert all(chat.start_time <= span.start_time and span.end_time <= chat.end_time for span in spans.values())
+    assert dict(chat.attributes or {}) == {"m3.ended": "complete", "http.response.status_code": 200}
+    assert chat.status.status_code == StatusCode.UNSET
+
+
+async def test_requests_side_by_side_are_traces_apart():
+    app, exporter = traced_app()
+    await asyncio.gather(*(ask(app, chat_body(image=png(9 + i))) for i in range(5)))
+    spans = exporter.get_finished_spans()
+    traces = {trace_of(span) for span in spans}
+    assert len(traces) == 5
+    for trace in traces:
+        assert {span.name for span in spans if trace_of(span) == trace} == {"chat", *BELOW}
+
+
+async def test_a_decision_that_is_remembered_has_no_prediction():
+    app, exporter = traced_app()
+    await ask(app, chat_body(), chat_body(), path="/v1/route")
+    names = Counter(span.name for span in exporter.get_finished_spans())
+    assert names == {"route": 2, "read": 2, "decide": 2, "cache": 2, "features": 1, "predict": 1}
+
+
+async def test_a_batch_is_one_request():
+    app, exporter = traced_app()
+    await ask(app, {"requests": [chat_body("Which?"), chat_body("How many?")]}, path="/v1/route/batch")
+    spans = by_name(exporter)
+    assert set(spans) == {"route_batch", "read", "decide", "cache", "features", "predict"}
+    assert len(set(map(trace_of, spans.values()))) == 1
+
+
+async def test_a_streams_span_ends_with_its_last_byte():
+    """While anything is sent it is open."""
+    app, exporter = traced_app()
+    sent: list[tuple[bool, bool]] = []  # is it the last, has the span ended
+
+    async def send(message: Message) -> None:
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        sent.append((last, "chat" in by_name(exporter)))
+
+    await by_hand(app, chat_body() | {"stream": True}, send, asyncio.Event())
+    assert len(sent) > 3 and sent[-1][0] and not any(ended for _, ended in sent)
+    assert "chat" in by_name(exporter)
+
+
+async def test_a_stream_that_breaks_marks_its_span():
+    """Though on the wire, with its error event, it is complete."""
+    app, exporter = traced_app()
+    (reply,) = await ask(app, chat_body("crash") | {"stream": True})
+    chat = by_name(exporter)["chat"]
+    assert '"error"' in reply.text and (chat.attributes or {})["m3.ended"] == "error"
+    assert chat.status.status_code == StatusCode.ERROR and "secret" not in chat.to_json()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_caller_that_goes_away_ends_the_span(cancelled: bool):
+    """Whether the server tells so, or cancels the request as Ray Serve does."""
+    app, exporter = traced_app()
+    begun, gone = asyncio.Event(), asyncio.Event()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            begun.set()
+            await asyncio.Event().wait()  # nobody takes it
+
+    asked = asyncio.create_task(by_hand(app, chat_body() | {"stream": True}, send, gone))
+    async with asyncio.timeout(60):
+        await begun.wait()
+        if cancelled:
+            asked.cancel()
+        else:
+            gone.set()
+        with suppress(asyncio.CancelledError):
+            await asked
+    chat = by_name(exporter)["chat"]
+    assert (chat.attributes or {})["m3.ended"] == "client_gone" and chat.status.status_code == StatusCode.ERROR
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [(chat_body(), 504, StatusCode.ERROR), ({"model": "m3-auto"}, 400, StatusCode.UNSET)],
+)
+async def test_a_servers_fault_marks_the_span_and_a_callers_does_not(body: object, status: int, code: StatusCode):
+    app, exporter = traced_app(FailingModel(ModelTimeout("late")))  # type: ignore[arg-type]
+    (reply,) = await ask(app, body)
+    chat = by_name(exporter)["chat"]
+    assert reply.status_code == (chat.attributes or {})["http.response.status_code"] == status
+    assert chat.status.status_code == code
+
+
+async def test_what_breaks_in_a_thread_marks_the_span_there():
+    app, exporter = traced_app(predictor=FakePredictor(fails=RuntimeError("a secret")))
+    (reply,) = await ask(app, chat_body())
+    predict = by_name(exporter)["predict"]
+    assert reply.json()["m3"]["why"] == "fallback"
+    assert (predict.status.status_code, predict.status.description) == (StatusCode.ERROR, "RuntimeError")
+
+
+async def test_what_is_no_request_to_decide_on_has_no_span():
+    app, exporter = traced_app()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        await client.get("/health")
+    assert exporter.get_finished_spans() == ()
+
+
 def test_off_makes_no_spans():
     tracer = open_tracer(None)
     with tracer.request("chat", {"traceparent": f"{PARENT}-01"}) as request, tracer.span("cache", tokens=1) as span:
-        tracer.record_intervals(request, [("tower", 0.0, 1.0)], 0.0)
+        tracer.record_intervals([("tower", 0.0, 1.0)], 0.0)
     tracer.close()
     assert request is None and span is None
 
