@@ -12,9 +12,10 @@ END = "end of trees\n"  # what follows are importances and parameters of the tra
 MOST_LEAVES = 1024  # of a tree; also bounds its depth, and with it LightGBM's stack
 DECISIONS = frozenset({"0", "2", "4", "6", "8", "10"})  # no categories; where missing values go
 WHOLE = re.compile(r"-?[0-9]{1,9}")
+ALL_KNOWN = "inf"  # the threshold of a split that parts samples of unknown value from all others
 REAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,3})?")
 INFO = re.compile(rf"none|\[{REAL.pattern}:{REAL.pattern}\]")
-SPLITS = ("split_gain", "threshold", "internal_value", "internal_weight")  # a number for each split
+SPLITS = ("split_gain", "internal_value", "internal_weight")  # a number for each split
 HEAD = ("version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx", "objective")
 TREE = (
     *("num_leaves", "num_cat", "split_feature", "split_gain", "threshold", "decision_type", "left_child"),
@@ -79,6 +80,7 @@ def _check_tree(text: str, tree: int, features: int) -> None:
     _whole(told["leaf_count"], leaves, 0, 10**9)
     for name in SPLITS:
         _check_real(told[name], splits)
+    _check_real(told["threshold"], splits, ALL_KNOWN)
     _check_real(told["leaf_value"], leaves)
     _check_real(told["leaf_weight"], leaves if splits else 0)  # LightGBM leaves out a lone leaf's
     _check_real(told["shrinkage"], 1)
@@ -106,6 +108,7 @@ def _whole(text: str, count: int, least: int, most: int) -> list[int]:
     return numbers
 
 
-def _check_real(text: str, count: int) -> None:
-    if not all(REAL.fullmatch(word) and math.isfinite(float(word)) for word in _words(text, count)):
+def _check_real(text: str, count: int, but: str | None = None) -> None:
+    words = [word for word in _words(text, count) if word != but]
+    if not all(REAL.fullmatch(word) and math.isfinite(float(word)) for word in words):
         raise ValueError("a number is not finite")

@@ -8,6 +8,7 @@ import pytest
 from label_world import BLOBS, LADDER, TASKS, chance, write_world
 
 from complexity.errors import ArtifactError
+from complexity.image_features import IMAGE_FEATURE_NAMES
 from complexity.labels import LabelTable, read_labels
 from complexity.predictor import PREDICTOR_FILE, TREES_FILE, ComplexityPredictor, FitOptions
 from router.evaluate import calibration_error
@@ -82,6 +83,26 @@ def test_what_is_saved_is_loaded(tmp_path: Path, table: LabelTable, predictor: C
     assert np.array_equal(loaded.predict_proba(rows.image_features, rows.question), expected)
     alone = [loaded.predict_proba(rows.image_features[i : i + 1], rows.question[i : i + 1])[0] for i in range(50)]
     assert np.array_equal(np.stack(alone), expected)
+
+
+def test_trees_that_ask_whether_a_number_is_known_survive_their_file(tmp_path: Path):
+    """That a question names no colour can be all that matters; LightGBM parts such samples at infinity."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(300, len(IMAGE_FEATURE_NAMES))).astype(np.float32)
+    coloured = rng.random(300) < 0.5
+    questions = np.where(coloured, "Is the red thing there?", "Is the thing there?").astype(object)
+    score = (rng.random(300) < np.where(coloured, 0.9, 0.2)).astype(np.float32)[:, None].repeat(len(LADDER), 1)
+    names = np.arange(300).astype(str)
+    fitted = ComplexityPredictor.fit(features, questions, score, names, LADDER, FitOptions(rounds=20, threads=1))
+    fitted.save(tmp_path)
+    assert "inf" in [
+        word
+        for line in (tmp_path / TREES_FILE).read_text().split("\n")
+        if line.startswith("threshold=")
+        for word in line.removeprefix("threshold=").split(" ")
+    ]
+    loaded = ComplexityPredictor.load(tmp_path)
+    assert np.array_equal(loaded.predict_proba(features, questions), fitted.predict_proba(features, questions))
 
 
 def test_another_feature_version_is_refused(tmp_path: Path, predictor: ComplexityPredictor):
