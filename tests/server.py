@@ -86,8 +86,8 @@ def wait_for(what: Callable[[], bool], limit_s: float = 90) -> None:
         time.sleep(0.2)
 
 
-def start(log: Path, *options: str) -> Server:
-    """Start serve-m3 on a free port and wait until it says that it is ready."""
+def start(log: Path, *options: str, **environment: str) -> Server:
+    """Start serve-m3 on a free port, with more in its environment, and wait until it says that it is ready."""
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -95,7 +95,7 @@ def start(log: Path, *options: str) -> Server:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+            env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | environment,
         )
     server = Server(process, f"http://127.0.0.1:{port}", log)
     deadline_s = time.monotonic() + START_S
