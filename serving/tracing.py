@@ -121,7 +121,7 @@ class Traced:
     to its end mark the span as failed; a caller's mistake doesn't.
 
     Args:
-        names: of spans, by the path that they are for; other paths have none.
+        names: of spans, by the path that they are for, below the application's root; other paths have none.
     """
 
     def __init__(self, app: ASGIApp, tracer: Tracer, names: Mapping[str, str]):
@@ -130,7 +130,9 @@ class Traced:
         self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = self._names.get(scope["path"]) if scope["type"] == "http" else None
+        name = None
+        if scope["type"] == "http":
+            name = self._names.get(scope["path"].removeprefix(scope.get("root_path", "")))
         if name is None:
             await self.app(scope, receive, send)
             return

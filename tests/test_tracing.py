@@ -218,6 +218,14 @@ async def test_a_decision_that_is_remembered_has_no_prediction():
     assert names == {"route": 2, "read": 2, "decide": 2, "cache": 2, "features": 1, "predict": 1}
 
 
+async def test_below_a_prefix_it_is_the_same():
+    """Where the application isn't served at the root."""
+    app, exporter = traced_app()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app, root_path="/m3"), base_url="http://test") as client:
+        assert (await client.post("/m3/v1/route", json=chat_body())).status_code == 200
+    assert "route" in by_name(exporter)
+
+
 async def test_a_batch_is_one_request():
     app, exporter = traced_app()
     await ask(app, {"requests": [chat_body("Which?"), chat_body("How many?")]}, path="/v1/route/batch")
