@@ -158,7 +158,9 @@ def _chosen(text: str, options: Sequence[str]) -> int | None:
     named = [leading] if leading else list(_NAMED.finditer(text))
     places = {LETTERS.index(next(filter(None, match.groups())).upper()) for match in named}
     if not places:
-        within = {k for k, option in enumerate(known) if option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", said)}
+        within = {
+            k for k, option in enumerate(known) if option and re.search(rf"(?<!\w){re.escape(option)}(?!\w)", said)
+        }
         places = {k for k in within if not any(known[k] in known[j] for j in within - {k})}  # not "red" in "dark red"
     if len(places) != 1 or options and max(places) >= len(options):
         return None

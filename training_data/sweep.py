@@ -1,36 +1,35 @@
 """The command `sweep-m3`: answer a corpus at every scale of a model and write the label table.
 
-Each picture is encoded once, and its questions are put at all scales together. Each batch of pictures becomes one
-shard that appears whole or not at all; a sweep that was killed and is started again loses at most the batch in flight
-and repeats nothing.
+The corpus is drawn, or read: records of a benchmark or of one's own (`sweep_records.py`). Each batch of pictures
+becomes one shard that appears whole or not at all; a sweep that was killed and is started again loses at most the batch
+in flight and repeats nothing.
 """
 
 import argparse
 import json
-import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
 import torch
 from tqdm import tqdm
 
-from complexity.errors import LabelTableError, M3Error
-from complexity.features import TOWER_FEATURE_VERSION
-from complexity.image_features import IMAGE_FEATURE_VERSION, image_features
-from complexity.labels import PICTURES, LabelMeta, LabelRow, done_samples, read_meta, write_shard
+from complexity.errors import M3Error
+from complexity.labels import PICTURES, LabelRow
 from complexity.sample import Sample
-from serving.m3 import M3, M3_TINY, Encoded, load, short_answer
+from serving.m3 import M3, M3_TINY, load
 from serving.m3.pool import REDUCTIONS
 from serving.m3.prompt import WORDINGS
-from serving.m3.tower_features import tower_features
+from training_data.by_picture import Told
 from training_data.corpus import SPLITS, CorpusItem, Split, draw_item, nudged
-from training_data.scoring import exact_match
+from training_data.labelling import Asked, Item, Manner, label, look
+from training_data.showing import LAYOUTS
+from training_data.sweep_records import RecordStream, Showing, sweep_records
+from training_data.table import FAILURES, SweptTable, table_meta
 
 BATCH = 16  # pictures of a shard, and those that the tower takes at once
-AT_ONCE = {"cpu": 2}  # pictures that the language model takes at once: 16 take a CPU 1.3 times as long
 SWEEP_VERSION = "drawn-3"
 MAX_NEW_TOKENS = 12
 
@@ -53,105 +52,7 @@ def sample_id(item: CorpusItem, question: int) -> str:
 
 def label_rows(m3: M3, items: Sequence[CorpusItem], generate: bool = False, short: bool = False) -> list[LabelRow]:
     """Judge or answer all questions of a batch of items at every scale."""
-    encoded = m3.encode([item.picture.image for item in items])
-    word = short_answer if short else str
-    asked = [[word(question.text) for question in item.questions] for item in items]
-    judge = _generated if generate else _judged
-    step = AT_ONCE.get(m3.model.language_model.device.type, BATCH)
-    parts = [slice(start, start + step) for start in range(0, len(items), step)]
-    outcomes = [outcome for part in parts for outcome in judge(m3, encoded[part], items[part], asked[part])]
-    rows = []
-    for item, look, outcome_rows in zip(items, encoded, outcomes, strict=True):
-        picture = Sample(item.png, "-", m3.image_px)
-        features = image_features(picture.picture, picture.decoded.size)
-        seen = tower_features(look.tiles, m3.ladder)
-        split = item.item_id.split("-")[0]
-        for k, (question, scales) in enumerate(zip(item.questions, outcome_rows, strict=True)):
-            rows += [
-                LabelRow(
-                    sample_id=sample_id(item, k),
-                    dataset="drawn-shifted" if split == "shifted" else "drawn",
-                    task=question.family,
-                    split="test" if split == "shifted" else split,
-                    image_sha256=picture.image_sha256,
-                    question=question.text,
-                    references=[question.answer],
-                    model=m3.model_id,
-                    tokens=tokens,
-                    visual_tokens=outcome.visual_tokens,
-                    prediction=outcome.prediction,
-                    score=outcome.score,
-                    mean_logprob=outcome.mean_logprob,
-                    reference_logprob=outcome.reference_logprob,
-                    generated_tokens=outcome.generated_tokens,
-                    image_features=features,
-                    tower_features=seen,
-                    latents=question.latents,
-                )
-                for tokens, outcome in zip(m3.ladder, scales, strict=True)
-            ]
-    return rows
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a model made of a question at one scale."""
-
-    visual_tokens: int
-    prediction: str
-    score: float
-    mean_logprob: float  # of the prediction; NaN when it isn't known
-    reference_logprob: float  # NaN when it isn't known
-    generated_tokens: int
-
-
-def _judged(
-    m3: M3, encoded: Sequence[Encoded], items: Sequence[CorpusItem], asked: list[list[str]]
-) -> list[list[list[_Outcome]]]:
-    """Exact match with one reference needs no decoding: greedy decoding gives it where each token is the likeliest."""
-    pairs = [
-        [(text, question.answer) for text, question in zip(texts, item.questions, strict=True)]
-        for texts, item in zip(asked, items, strict=True)
-    ]
-    return [
-        [
-            [
-                _Outcome(
-                    said.visual_tokens,
-                    question.answer if said.greedy else "",
-                    float(said.greedy),
-                    said.logprob / len(said.logprobs) if said.greedy else math.nan,
-                    said.logprob / len(said.logprobs),
-                    len(said.logprobs) if said.greedy else 0,
-                )
-                for said in scales
-            ]
-            for question, scales in zip(item.questions, judged, strict=True)
-        ]
-        for item, judged in zip(items, m3.score_at_scales(encoded, pairs), strict=True)
-    ]
-
-
-def _generated(
-    m3: M3, encoded: Sequence[Encoded], items: Sequence[CorpusItem], asked: list[list[str]]
-) -> list[list[list[_Outcome]]]:
-    return [
-        [
-            [
-                _Outcome(
-                    said.visual_tokens,
-                    said.text,
-                    exact_match(said.text, [question.answer]),
-                    said.mean_logprob,
-                    math.nan,
-                    said.completion_tokens,
-                )
-                for said in scales
-            ]
-            for question, scales in zip(item.questions, answers, strict=True)
-        ]
-        for item, answers in zip(items, m3.answer_at_scales(encoded, asked, None, MAX_NEW_TOKENS), strict=True)
-    ]
+    return label(m3, look(m3, [_shown(m3, item) for item in items]), Manner(generate, short, MAX_NEW_TOKENS))
 
 
 def sweep(
@@ -178,11 +79,7 @@ def sweep(
         LabelTableError: `out` holds a table of another model, ladder or feature version.
     """
     version = SWEEP_VERSION + ("-short" if short else "") + (f"-again-{again}" if again else "")
-    meta = LabelMeta(m3.ladder, IMAGE_FEATURE_VERSION, m3.model_id, version, TOWER_FEATURE_VERSION)
-    found = read_meta(out)
-    if found not in (None, meta):
-        raise LabelTableError(f"{out} holds {found}; this sweep would add {meta}")
-    done = done_samples(out)
+    table = SweptTable(out, table_meta(m3, version))
     new = 0
     batch: list[CorpusItem] = []
     with tqdm(total=pairs, desc=f"{split} x {len(m3.ladder)} scales", unit="pair", mininterval=2.0) as bar:
@@ -190,17 +87,16 @@ def sweep(
         def flush() -> None:
             nonlocal new
             if batch:
-                rows = label_rows(m3, batch, generate, short)
                 if pictures:
                     _keep_pictures(out / PICTURES, batch)
-                write_shard(out / f"{sample_id(batch[0], 0)}.parquet", rows, meta)
+                table.add(label_rows(m3, batch, generate, short), name=sample_id(batch[0], 0))
                 count = sum(len(item.questions) for item in batch)
                 new += count
                 bar.update(count)
                 batch.clear()
 
         for item in draw_items(split, seed, pairs, questions):
-            if sample_id(item, 0) in done:  # a shard has all of a picture's questions or none
+            if sample_id(item, 0) in table:  # a shard has all of a picture's questions or none
                 bar.update(len(item.questions))
                 continue
             batch.append(nudged(item, again))
@@ -210,16 +106,98 @@ def sweep(
     return new
 
 
+def _shown(m3: M3, item: CorpusItem) -> Item:
+    sample = Sample(item.png, "-", m3.image_px)
+    split = item.item_id.split("-")[0]
+    asked = tuple(
+        Asked(
+            sample_id=sample_id(item, k),
+            dataset="drawn-shifted" if split == "shifted" else "drawn",
+            task=question.family,
+            split="test" if split == "shifted" else split,
+            question=question.text,
+            references=(question.answer,),
+            latents=tuple(question.latents),
+        )
+        for k, question in enumerate(item.questions)
+    )
+    return Item((item.picture.image,), sample.image_sha256, sample.image_features, asked)
+
+
 def _keep_pictures(folder: Path, items: Sequence[CorpusItem]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for item in items:
         (folder / f"{Sample(item.png, '-').image_sha256}.png").write_bytes(item.png)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point of `sweep-m3`."""
+def main(argv: list[str] | None = None, read: Callable[..., Iterable[Told]] | None = None) -> int:
+    """Entry point of `sweep-m3`.
+
+    Args:
+        read: (name, path, images) -> records; the readers of `training_data.readers` unless given.
+    """
+    args = _parser().parse_args(argv)
+    start = monotonic()
+    try:
+        report = _swept_drawn(args) if args.read is None else _swept_records(args, read or _read)
+    except M3Error as error:
+        print(f"sweep-m3: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps({"out": str(args.out), **report, "seconds": round(monotonic() - start, 1)}))
+    return 0
+
+
+def _swept_drawn(args: argparse.Namespace) -> dict[str, object]:
+    if args.pairs < 1 or args.questions < 1:
+        raise M3Error(f"--pairs {args.pairs} and --questions {args.questions} must be at least 1")
+    m3 = _model(args)
+    wanted = (args.split, args.seed, args.pairs, args.questions, args.out)
+    new = sweep(m3, *wanted, args.generate, args.short, args.again, args.pictures)
+    return {"pairs": args.pairs, "new": new, "model": m3.model_id}
+
+
+def _swept_records(args: argparse.Namespace, read: Callable[..., Iterable[Told]]) -> dict[str, object]:
+    if args.data is None:
+        raise M3Error(f"--read {args.read} needs --data, the file or folder that it reads")
+    for name in ("limit", "max_new_tokens", "visual_tokens"):
+        if (getattr(args, name) or 1) < 1:
+            raise M3Error(f"--{name.replace('_', '-')} {getattr(args, name)} must be at least 1")
+    source = RecordStream(
+        lambda: read(args.read, args.data, args.images), args.data, args.images, args.limit, _part(args.shard)
+    )
+    showing = Showing(Manner(True, args.short, args.max_new_tokens, args.visual_tokens), args.several)
+    m3 = _model(args)
+    swept = sweep_records(m3, source, args.out, showing)
+    if swept.failures:
+        where = args.out / FAILURES
+        print(f"sweep-m3: {swept.failed} set aside now, {swept.failures} in all: see {where}", file=sys.stderr)
+    return {**asdict(swept), "model": m3.model_id}
+
+
+def _read(name: str, path: Path, images: Path | None) -> Iterable[Told]:
+    from training_data.readers import read
+
+    return read(name, path, images)
+
+
+def _model(args: argparse.Namespace) -> M3:
+    torch.set_flush_denormal(True)
+    return load(args.model, args.device, reduction=args.reduction, wording=args.wording)
+
+
+def _part(told: str) -> tuple[int, int]:
+    """The part that "2/8" names."""
+    mine, _, parts = told.partition("/")
+    if not (mine.isdecimal() and parts.isdecimal() and 1 <= int(mine) <= int(parts)):
+        raise M3Error(f"--shard {told!r} is not a part such as 2/8, from 1/8 to 8/8")
+    return int(mine), int(parts)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "sweep-m3", description="Run a model over the drawn corpus at every scale; goes on where it was stopped."
+        "sweep-m3",
+        description="Run a model at every scale over the drawn corpus, or with --read over records of a benchmark or "
+        "of your own; goes on where it was stopped.",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the label table")
     parser.add_argument("--model", default=str(M3_TINY), help="folder or hub name of the model (the shipped m3-tiny)")
@@ -231,33 +209,40 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--short", action="store_true", help="add LLaVA's instruction to answer in a word or phrase")
     parser.add_argument("--wording", choices=WORDINGS, help="of the conversation (as the checkpoint has it)")
-    parser.add_argument("--split", choices=SPLITS, default="train", help="pictures of which split (train)")
-    parser.add_argument("--pairs", type=int, default=1000, help="image-question pairs (1000)")
-    parser.add_argument("--questions", type=int, default=5, help="most questions about a picture (5)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the corpus (0)")
-    parser.add_argument(
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    drawn = parser.add_argument_group("the drawn corpus")
+    drawn.add_argument("--split", choices=SPLITS, default="train", help="pictures of which split (train)")
+    drawn.add_argument("--pairs", type=int, default=1000, help="image-question pairs (1000)")
+    drawn.add_argument("--questions", type=int, default=5, help="most questions about a picture (5)")
+    drawn.add_argument("--seed", type=int, default=0, help="seed of the corpus (0)")
+    drawn.add_argument(
         "--generate",
         action="store_true",
         help="decode and keep what the model says and how sure it was; otherwise references are judged, in half the "
         "time, with the same scores but neither text nor certainty where the model is wrong",
     )
-    parser.add_argument(
+    drawn.add_argument(
         "--again", type=int, default=0, help="another rendering of the same pictures, moved by a pixel or two (0: none)"
     )
-    parser.add_argument("--pictures", action="store_true", help=f"keep the pictures in OUT/{PICTURES}, for reports")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    args = parser.parse_args(argv)
-    start = monotonic()
-    try:
-        if args.pairs < 1 or args.questions < 1:
-            raise M3Error(f"--pairs {args.pairs} and --questions {args.questions} must be at least 1")
-        torch.set_flush_denormal(True)
-        m3 = load(args.model, args.device, reduction=args.reduction, wording=args.wording)
-        wanted = (args.split, args.seed, args.pairs, args.questions, args.out)
-        new = sweep(m3, *wanted, args.generate, args.short, args.again, args.pictures)
-    except M3Error as error:
-        print(f"sweep-m3: {error}", file=sys.stderr)
-        return 2
-    report = {"out": str(args.out), "pairs": args.pairs, "new": new, "model": m3.model_id}
-    print(json.dumps({**report, "seconds": round(monotonic() - start, 1)}))
-    return 0
+    drawn.add_argument("--pictures", action="store_true", help=f"keep the pictures in OUT/{PICTURES}, for reports")
+    records = parser.add_argument_group("records")
+    records.add_argument("--read", metavar="READER", help="what the data are: the name of a reader")
+    records.add_argument("--data", type=Path, help="file or folder that is read")
+    records.add_argument("--images", type=Path, help="folder of the pictures (where the data are)")
+    records.add_argument("--limit", type=int, help="the first so many records (all)")
+    records.add_argument("--shard", default="1/1", metavar="I/N", help="the I-th of N parts, by picture (1/1)")
+    records.add_argument(
+        "--several",
+        choices=LAYOUTS,
+        default="grid",
+        help="several pictures of a record: six frames of a video in one picture, as in M3's paper (grid), or each as "
+        "a picture of its own, for models that read so many (apart)",
+    )
+    records.add_argument("--max-new-tokens", type=int, default=32, help="longest answer (32)")
+    records.add_argument(
+        "--visual-tokens",
+        type=int,
+        default=Manner.visual_tokens,
+        help=f"that the language model takes at once, of all scales; fewer need less memory ({Manner.visual_tokens})",
+    )
+    return parser

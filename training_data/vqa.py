@@ -13,13 +13,13 @@ _THOUSANDS = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 # Those that no other word is spelt like, so not we're, she'll or it's.
 _CONTRACTIONS = (
-    "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've "
-    "he's how'd how'll how's i'm i've isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't "
-    "needn't not've o'clock oughtn't shan't she'd've she's should've shouldn't shouldn't've somebody'd somebody'll "
-    "somebody's someone'd someone'll someone's something'd something'll that'd that'll that's there'd there're there's "
-    "they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've when's "
-    "where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't "
-    "wouldn't've y'all you'd you'd've you'll you're you've"
+    "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd "
+    "he'd've he's how'd how'll how's i'm i've isn't it'd it'd've it'll ma'am might've mightn't mightn't've "
+    "must've mustn't needn't not've o'clock oughtn't shan't she'd've she's should've shouldn't shouldn't've "
+    "somebody'd somebody'll somebody's someone'd someone'll someone's something'd something'll that'd that'll "
+    "that's there'd there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't "
+    "what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll "
+    "why're why's won't would've wouldn't wouldn't've y'all you'd you'd've you'll you're you've"
 )
 
 

@@ -1,6 +1,6 @@
 """Videos as the paper shows them to M3: a few frames, evenly spaced, as one picture (table 3: six frames)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -18,10 +18,27 @@ def collage(path: Path, frames: int = FRAMES, columns: int = COLUMNS) -> Image.I
         InvalidInput: the file is no video, is broken, or has no frame.
         M3Error: PyAV, which reads videos, isn't installed.
     """
-    shown = list(evenly_spaced(path, frames))
-    width, height = shown[0].size
-    whole = Image.new("RGB", (width * columns, height * -(-frames // columns)))
-    for i, frame in enumerate(shown):
+    return _pasted(list(evenly_spaced(path, frames)), columns)
+
+
+def grid(pictures: Sequence[Image.Image], frames: int = FRAMES, columns: int = COLUMNS) -> Image.Image:
+    """A video that came as its frames, as `collage` shows it; of more than `frames` those in the middle of equal parts.
+
+    Args:
+        pictures: RGB, in order; all get the first one's shape.
+    """
+    count = min(frames, len(pictures))
+    shown = [pictures[(2 * i + 1) * len(pictures) // (2 * count)].copy() for i in range(count)]
+    for picture in shown:
+        picture.thumbnail((FRAME_PX, FRAME_PX))
+    return _pasted(shown, columns)
+
+
+def _pasted(frames: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Row by row, black where the last row isn't full."""
+    width, height = frames[0].size
+    whole = Image.new("RGB", (width * columns, height * -(-len(frames) // columns)))
+    for i, frame in enumerate(frames):
         whole.paste(frame.resize((width, height)), (i % columns * width, i // columns * height))
     return whole
 
