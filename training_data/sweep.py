@@ -160,8 +160,9 @@ def _swept_records(args: argparse.Namespace, read: Callable[..., Iterable[Told]]
     if args.data is None:
         raise M3Error(f"--read {args.read} needs --data, the file or folder that it reads")
     for name in ("limit", "max_new_tokens", "visual_tokens"):
-        if (getattr(args, name) or 1) < 1:
-            raise M3Error(f"--{name.replace('_', '-')} {getattr(args, name)} must be at least 1")
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise M3Error(f"--{name.replace('_', '-')} {value} must be at least 1")
     source = RecordStream(
         lambda: read(args.read, args.data, args.images), args.data, args.images, args.limit, _part(args.shard)
     )
