@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -26,6 +27,7 @@ from training_data.by_picture import Told
 from training_data.corpus import SPLITS, CorpusItem, Split, draw_item, nudged
 from training_data.labelling import Asked, Item, Manner, label, look
 from training_data.showing import LAYOUTS
+from training_data.sweep_cluster import Cluster, sweep_on_cluster
 from training_data.sweep_records import RecordStream, Showing, sweep_records
 from training_data.table import FAILURES, SweptTable, table_meta
 
@@ -134,7 +136,7 @@ def main(argv: list[str] | None = None, read: Callable[..., Iterable[Told]] | No
     """Entry point of `sweep-m3`.
 
     Args:
-        read: (name, path, images) -> records; the readers of `training_data.readers` unless given.
+        read: (name, path, images) -> records; that of `training_data.readers` unless given.
     """
     args = _parser().parse_args(argv)
     start = monotonic()
@@ -159,26 +161,38 @@ def _swept_drawn(args: argparse.Namespace) -> dict[str, object]:
 def _swept_records(args: argparse.Namespace, read: Callable[..., Iterable[Told]]) -> dict[str, object]:
     if args.data is None:
         raise M3Error(f"--read {args.read} needs --data, the file or folder that it reads")
-    for name in ("limit", "max_new_tokens", "visual_tokens"):
+    for name in ("limit", "max_new_tokens", "visual_tokens", "actors"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise M3Error(f"--{name.replace('_', '-')} {value} must be at least 1")
+    for name in ("data", "images", "answers", "out"):  # actors have working directories of their own
+        path = getattr(args, name)
+        setattr(args, name, path and path.absolute())
+    told = {"answers": args.answers, "split": args.data_split, "columns": dict(args.column), "dataset": args.dataset}
+    given = {name: value for name, value in told.items() if value}
     source = RecordStream(
-        lambda: read(args.read, args.data, args.images), args.data, args.images, args.limit, _part(args.shard)
+        lambda: read(args.read, args.data, args.images, **given), args.data, args.images, args.limit, _part(args.shard)
     )
+    source.read()  # a wrong name is told before the model is loaded
     showing = Showing(Manner(True, args.short, args.max_new_tokens, args.visual_tokens), args.several)
-    m3 = _model(args)
-    swept = sweep_records(m3, source, args.out, showing)
+    if Path(args.model).is_dir():
+        args.model = str(Path(args.model).absolute())
+    if args.actors is None:
+        m3 = _model(args)
+        swept, model = sweep_records(m3, source, args.out, showing), m3.model_id
+    else:
+        cluster = Cluster(args.actors, args.gpus_per_actor, args.address)
+        swept, model = sweep_on_cluster(lambda: _model(args), source, args.out, showing, cluster)
     if swept.failures:
         where = args.out / FAILURES
         print(f"sweep-m3: {swept.failed} set aside now, {swept.failures} in all: see {where}", file=sys.stderr)
-    return {**asdict(swept), "model": m3.model_id}
+    return {**asdict(swept), "model": model}
 
 
-def _read(name: str, path: Path, images: Path | None) -> Iterable[Told]:
+def _read(name: str, path: Path, images: Path | None, **more: Any) -> Iterable[Told]:
     from training_data.readers import read
 
-    return read(name, path, images)
+    return read(name, path, images, **more)
 
 
 def _model(args: argparse.Namespace) -> M3:
@@ -192,6 +206,13 @@ def _part(told: str) -> tuple[int, int]:
     if not (mine.isdecimal() and parts.isdecimal() and 1 <= int(mine) <= int(parts)):
         raise M3Error(f"--shard {told!r} is not a part such as 2/8, from 1/8 to 8/8")
     return int(mine), int(parts)
+
+
+def _column(told: str) -> tuple[str, str]:
+    ours, equals, theirs = told.partition("=")
+    if not (ours and equals and theirs):
+        raise argparse.ArgumentTypeError(f"{told!r} is not like question=caption")
+    return ours, theirs
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -227,9 +248,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     drawn.add_argument("--pictures", action="store_true", help=f"keep the pictures in OUT/{PICTURES}, for reports")
     records = parser.add_argument_group("records")
-    records.add_argument("--read", metavar="READER", help="what the data are: the name of a reader")
+    records.add_argument("--read", metavar="READER", help="what the data are: a reader of training_data/readers.py")
     records.add_argument("--data", type=Path, help="file or folder that is read")
     records.add_argument("--images", type=Path, help="folder of the pictures (where the data are)")
+    records.add_argument("--answers", type=Path, help="the answers' file of benchmarks that have them apart")
+    records.add_argument("--data-split", help="of data that come with all their splits in one")
+    records.add_argument(
+        "--column",
+        type=_column,
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="of a saved dataset: which of its columns is the question, the picture, the answer; may be given often",
+    )
+    records.add_argument("--dataset", help="name of the data in the table (the reader's or the file's)")
     records.add_argument("--limit", type=int, help="the first so many records (all)")
     records.add_argument("--shard", default="1/1", metavar="I/N", help="the I-th of N parts, by picture (1/1)")
     records.add_argument(
@@ -246,4 +278,10 @@ def _parser() -> argparse.ArgumentParser:
         default=Manner.visual_tokens,
         help=f"that the language model takes at once, of all scales; fewer need less memory ({Manner.visual_tokens})",
     )
+    cluster = parser.add_argument_group("records on a Ray cluster (pip install 'm3-router[cluster]')")
+    cluster.add_argument(
+        "--actors", type=int, help="so many processes with the model, by Ray Data (none: this process)"
+    )
+    cluster.add_argument("--gpus-per-actor", type=float, default=0.0, help="GPUs of each, or a part of one (0)")
+    cluster.add_argument("--address", help="of a running Ray cluster (one of this machine alone, for this sweep)")
     return parser

@@ -94,7 +94,7 @@ def sweep_records(m3: M3, source: RecordStream, out: Path, showing: Showing) -> 
     new = 0
     todo = Todo(source, table)
     loaded = ahead(load_batch(groups, m3, showing.layout) for groups in todo)
-    with progress(source, table, len(m3.ladder)) as bar:
+    with progress(source, table) as bar:
         for batch in loaded:
             rows, failures = label_batch(m3, batch, showing.manner)
             table.add(rows, failures)
@@ -102,7 +102,7 @@ def sweep_records(m3: M3, source: RecordStream, out: Path, showing: Showing) -> 
             new += labelled
             bar.set_postfix({"set aside": len(table.failures) - before}, refresh=False)
             bar.update(labelled + len(failures))
-    todo.check()
+    check_some(source, todo.records + todo.problems)
     return Swept(todo.records, new, len(table.failures) - before, len(table.failures))
 
 
@@ -117,8 +117,9 @@ class Todo:
         self._source, self._table = source, table
         self.records = 0
         """Those that were read, known ones too."""
-        self._problems: list[Failure] = []
-        self._rows = 0
+        self._kept_back: list[Failure] = []
+        self.problems = 0
+        """Rows that gave none."""
 
     def __iter__(self) -> Iterator[list[list[Record]]]:
         for batch in batches(by_picture(self._records(), self._source.root)):
@@ -127,29 +128,20 @@ class Todo:
                 yield [group for group in fresh if group]
         self._keep_problems()
 
-    def check(self) -> None:
-        """Refuse data that held nothing; a part of them may be empty.
-
-        Raises:
-            InvalidInput: there was neither a record nor a row that should have been one.
-        """
-        if not self.records and not self._rows and self._source.shard == (1, 1):
-            raise InvalidInput(f"{self._source.data} holds no record")
-
     def _records(self) -> Iterator[Record]:
         for each in self._source.told():
             if isinstance(each, Problem):
-                self._rows += 1
-                self._problems.append(Failure("", str(each.file), each.line, each.reason))
-                if len(self._problems) == PROBLEMS_AT_ONCE:
+                self.problems += 1
+                self._kept_back.append(Failure("", str(each.file), each.line, each.reason))
+                if len(self._kept_back) == PROBLEMS_AT_ONCE:
                     self._keep_problems()
             else:
                 self.records += 1
                 yield each
 
     def _keep_problems(self) -> None:
-        self._table.add([], self._problems)
-        self._problems = []
+        self._table.add([], self._kept_back)
+        self._kept_back = []
 
 
 def load_batch(groups: Iterable[Sequence[Record]], m3: M3, layout: Layout) -> Batch:
@@ -186,18 +178,29 @@ def label_batch(m3: M3, batch: Batch, manner: Manner) -> tuple[list[LabelRow], l
     return (label(m3, fitting, manner) if fitting else []), failures
 
 
-def progress(source: RecordStream, table: SweptTable, scales: int) -> tqdm:
-    """A bar over what is to be done, with the time left if counting that doesn't take too long."""
+def check_some(source: RecordStream, read: int) -> None:
+    """Refuse data that held nothing; a part of them may be empty.
+
+    Raises:
+        InvalidInput: there was neither a record nor a row that should have been one.
+    """
+    if not read and source.shard == (1, 1):
+        raise InvalidInput(f"{source.data} holds no record")
+
+
+def progress(source: RecordStream, table: SweptTable, seconds: float = COUNT_S) -> tqdm:
+    """A bar over what is to be done, with the time left if the records can be counted in so many seconds."""
     start = monotonic()
     count = 0
     total: int | None = None
     for each in source.told():
-        if monotonic() - start > COUNT_S:
+        if monotonic() - start > seconds:
             break
         count += isinstance(each, Record) and each.sample_id not in table
     else:
         total = count
-    return tqdm(total=total, desc=f"{source.data.name} x {scales} scales", unit="record", mininterval=2.0)
+    desc = f"{source.data.name} x {len(table.meta.ladder)} scales"
+    return tqdm(total=total, desc=desc, unit="record", mininterval=2.0)
 
 
 def ahead(made: Iterator[T]) -> Iterator[T]:

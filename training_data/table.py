@@ -49,23 +49,30 @@ class SweptTable:
         return sample_id in self.done or sample_id in self._failed
 
     def add(self, rows: Sequence[LabelRow], failures: Sequence[Failure] = (), name: str | None = None) -> None:
-        """Keep what became of a batch.
-
-        The labels come first: if the sweep dies before the failures are written, they fail again in the next.
-
-        Args:
-            name: of the shard; unless given it follows from the samples, so that a batch that is added again, by
-                whomever, takes its own place.
-        """
-        names = list(dict.fromkeys(row.sample_id for row in rows))
-        if rows:
-            write_shard(self.folder / f"{name or _digest(names)}.parquet", rows, self.meta)
-            self.done.update(names)
+        """Keep what became of a batch; `name` is the shard's, as in `keep`."""
         fresh = [failure for failure in dict.fromkeys(failures) if failure not in self.failures]
-        if fresh:
-            _write_failures(self.folder / FAILURES, fresh)
-            self.failures.update(fresh)
-            self._failed |= {failure.sample_id for failure in fresh} - {""}
+        keep(self.folder, self.meta, rows, fresh, name)
+        self.done.update(row.sample_id for row in rows)
+        self.failures.update(fresh)
+        self._failed |= {failure.sample_id for failure in fresh} - {""}
+
+
+def keep(
+    folder: Path, meta: LabelMeta, rows: Sequence[LabelRow], failures: Sequence[Failure], name: str | None = None
+) -> None:
+    """Write what became of a batch.
+
+    The labels come first: if the sweep dies before the failures are written, they fail again in the next.
+
+    Args:
+        name: of the shard; unless given it follows from the samples, so that a batch that is kept again, by whomever,
+            takes its own place.
+    """
+    if rows:
+        samples = list(dict.fromkeys(row.sample_id for row in rows))
+        write_shard(folder / f"{name or _digest(samples)}.parquet", rows, meta)
+    if failures:
+        _write_failures(folder / FAILURES, failures)
 
 
 def table_meta(m3: M3, sweep_version: str) -> LabelMeta:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from complexity.errors import InvalidInput, M3Error
 
@@ -25,7 +25,7 @@ def grid(pictures: Sequence[Image.Image], frames: int = FRAMES, columns: int = C
     """A video that came as its frames, as `collage` shows it; of more than `frames` those in the middle of equal parts.
 
     Args:
-        pictures: RGB, in order; all get the first one's shape.
+        pictures: RGB, in order; others than of the first one's shape get black edges.
     """
     count = min(frames, len(pictures))
     shown = [pictures[(2 * i + 1) * len(pictures) // (2 * count)].copy() for i in range(count)]
@@ -39,7 +39,8 @@ def _pasted(frames: Sequence[Image.Image], columns: int) -> Image.Image:
     width, height = frames[0].size
     whole = Image.new("RGB", (width * columns, height * -(-len(frames) // columns)))
     for i, frame in enumerate(frames):
-        whole.paste(frame.resize((width, height)), (i % columns * width, i // columns * height))
+        fitting = frame if frame.size == (width, height) else ImageOps.pad(frame, (width, height))
+        whole.paste(fitting, (i % columns * width, i // columns * height))
     return whole
 
 
