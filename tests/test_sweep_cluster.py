@@ -53,14 +53,14 @@ def end(processes):
 @pytest.mark.slow
 def test_a_killed_actor_and_a_killed_driver_lose_and_double_nothing(tmp_path):
     """An actor killed while it works is replaced; a driver killed and started again goes on with what is missing."""
-    write_pictures(tmp_path / "pictures", 150)
+    write_pictures(tmp_path / "pictures", 80)
     out, log = tmp_path / "labels", tmp_path / "log"
     running = start(tmp_path, log)
     try:
         wait_for_shards(running, out, 1, log)
         first, *_ = actors_of(running)
         first.send_signal(signal.SIGKILL)
-        wait_for_shards(running, out, 4, log)
+        wait_for_shards(running, out, 2, log)
         family = psutil.Process(running.pid).children(recursive=True)
     finally:
         running.kill()
