@@ -51,7 +51,7 @@ def item_of(records: Sequence[Record], side: int, layout: Layout, most: int | No
     if layout == "apart" and most is not None and len(pictures) > most:
         raise InvalidInput(f"{len(pictures)} pictures; the model reads at most {most}")
     samples = [_sample(picture, side) for picture in pictures]
-    shown = tuple(sample.picture for sample in samples)
+    shown = tuple(_decoded(sample, f"picture {k} of {len(samples)}") for k, sample in enumerate(samples, 1))
     if layout == "apart":
         digest = sha256("".join(sample.image_sha256 for sample in samples).encode()).hexdigest()
         return Item(shown, digest, samples[0].image_features, asked)
@@ -67,6 +67,13 @@ def faulty_file(records: Sequence[Record]) -> str:
 
 def _sample(picture: Picture, side: int) -> Sample:
     return Sample(picture.read(), "-", side)
+
+
+def _decoded(sample: Sample, name: str) -> Image.Image:
+    try:
+        return sample.picture
+    except InvalidInput as error:
+        raise InvalidInput(f"{name}: {error}") from None
 
 
 def _as_sent(whole: Image.Image, side: int) -> Sample:
