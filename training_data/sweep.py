@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -23,6 +22,7 @@ from complexity.sample import Sample
 from serving.m3 import M3, M3_TINY, load
 from serving.m3.pool import REDUCTIONS
 from serving.m3.prompt import WORDINGS
+from training_data import readers
 from training_data.by_picture import Told
 from training_data.corpus import SPLITS, CorpusItem, Split, draw_item, nudged
 from training_data.labelling import Asked, Item, Manner, label, look
@@ -132,16 +132,12 @@ def _keep_pictures(folder: Path, items: Sequence[CorpusItem]) -> None:
         (folder / f"{Sample(item.png, '-').image_sha256}.png").write_bytes(item.png)
 
 
-def main(argv: list[str] | None = None, read: Callable[..., Iterable[Told]] | None = None) -> int:
-    """Entry point of `sweep-m3`.
-
-    Args:
-        read: (name, path, images) -> records; that of `training_data.readers` unless given.
-    """
+def main(argv: list[str] | None = None, read: Callable[..., Iterable[Told]] = readers.read) -> int:
+    """Entry point of `sweep-m3`; `read` gives the records, called as `readers.read`."""
     args = _parser().parse_args(argv)
     start = monotonic()
     try:
-        report = _swept_drawn(args) if args.read is None else _swept_records(args, read or _read)
+        report = _swept_drawn(args) if args.read is None else _swept_records(args, read)
     except M3Error as error:
         print(f"sweep-m3: {error}", file=sys.stderr)
         return 2
@@ -187,12 +183,6 @@ def _swept_records(args: argparse.Namespace, read: Callable[..., Iterable[Told]]
         where = args.out / FAILURES
         print(f"sweep-m3: {swept.failed} set aside now, {swept.failures} in all: see {where}", file=sys.stderr)
     return {**asdict(swept), "model": model}
-
-
-def _read(name: str, path: Path, images: Path | None, **more: Any) -> Iterable[Told]:
-    from training_data.readers import read
-
-    return read(name, path, images, **more)
 
 
 def _model(args: argparse.Namespace) -> M3:
@@ -248,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     drawn.add_argument("--pictures", action="store_true", help=f"keep the pictures in OUT/{PICTURES}, for reports")
     records = parser.add_argument_group("records")
-    records.add_argument("--read", metavar="READER", help="what the data are: a reader of training_data/readers.py")
+    records.add_argument("--read", metavar="READER", help=f"what the data are: {', '.join(readers.READERS)}")
     records.add_argument("--data", type=Path, help="file or folder that is read")
     records.add_argument("--images", type=Path, help="folder of the pictures (where the data are)")
     records.add_argument("--answers", type=Path, help="the answers' file of benchmarks that have them apart")
