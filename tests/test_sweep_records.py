@@ -272,6 +272,8 @@ def test_answers_got_otherwise_do_not_mix(tmp_path, capsys):
         (["--shard", "3/2"], "--shard '3/2' is not a part such as 2/8"),
         (["--limit", "0"], "--limit 0 must be at least 1"),
         (["--max-new-tokens", "-1"], "--max-new-tokens -1 must be at least 1"),
+        (["--actors", "0"], "--actors 0 must be at least 1"),
+        (["--actors", "2", "--gpus-per-actor", "1"], "--gpus-per-actor 1 needs --device cuda"),
         ([], "data holds no record"),
     ],
 )

@@ -56,7 +56,7 @@ def anls(prediction: str, references: Sequence[str], options: Sequence[str] = ()
 def relaxed(prediction: str, references: Sequence[str], options: Sequence[str] = ()) -> float:
     """1.0 where a number is within 5% of a reference's, or a text is the reference, case aside; else 0.0.
 
-    ChartQA's relaxed accuracy (Masry et al. 2022, arXiv 2203.10244, section 5.1, after PlotQA). A percent
+    ChartQA's relaxed accuracy (Masry et al. 2022, arXiv 2203.10244, after PlotQA). A percent
     sign divides by a hundred; "1,200" and "$5" are texts, as in the scripts in use; the bound itself is in; zero must
     be met exactly.
     """
@@ -68,7 +68,7 @@ def choice(prediction: str, references: Sequence[str], options: Sequence[str] = 
 
     Read are, in this order: an option's whole text; a leading letter, "B", "(B)", "B.", "b) red"; "the answer is B",
     "Option (B)"; an option's text within a sentence, if no other's is there. The steps are those by which MMBench
-    reads a choice before it asks a language model (arXiv 2307.06281, section 4.3). A letter without an option, and
+    reads a choice before it asks a language model (arXiv 2307.06281). A letter without an option, and
     two of them, choose nothing.
     """
     right = {_chosen(reference, options) for reference in references}

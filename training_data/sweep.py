@@ -171,6 +171,8 @@ def _swept_records(args: argparse.Namespace, read: Callable[..., Iterable[Told]]
     )
     source.read()  # a wrong name is told before the model is loaded
     showing = Showing(Manner(True, args.short, args.max_new_tokens, args.visual_tokens), args.several)
+    if args.gpus_per_actor and args.device == "cpu":
+        raise M3Error(f"--gpus-per-actor {args.gpus_per_actor:g} needs --device cuda; the actors would leave them idle")
     if Path(args.model).is_dir():
         args.model = str(Path(args.model).absolute())
     if args.actors is None:
