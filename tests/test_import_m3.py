@@ -326,6 +326,22 @@ def test_two_questions_under_one_id_are_told_apart_by_what_they_ask(tmp_path: Pa
     ]
 
 
+def test_llavas_textvqa_answers_are_found_by_picture_and_question(tmp_path: Path):
+    """Its ids are the pictures', and its prompts hold what an OCR engine read."""
+    files = [picture(tmp_path, name) for name in ("003a8ae2ef43b901", "00685bc495504d61")]
+    records, rows = [], []
+    for file in files:
+        for question in ("What does it say?", "Who made this?"):
+            name = f"{len(records)}"
+            records.append(Record(name, "textvqa", "textvqa", (Picture(file),), question + SHORT, ("x",), "vqa"))
+            prompt = f"{question}\nReference OCR token: {file.stem}, DAKOTA{SHORT}"
+            rows.append({"question_id": file.stem, "prompt": prompt, "text": name})
+    results = read_llava(write_lines(tmp_path / "1.jsonl", list(reversed(rows))))
+    joined = join({1: results, 9: results}, records)
+    assert joined.by == "question_id" and len(joined.samples) == 4
+    assert all(each.record.record_id == each.results[0].prediction for each in joined.samples)
+
+
 def changed(rows: dict[int, list[dict[str, Any]]], what: str) -> None:
     """One mismatch, made in the logs of a whole world."""
     if what == "missing":

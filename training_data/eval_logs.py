@@ -96,8 +96,8 @@ def read_llava(path: Path, metric: str | None = None) -> list[Result]:
     """The answers of LLaVA's evaluation scripts, which M3's are with a scale added; they hold no scores.
 
     A line has question_id, prompt, text, answer_id, model_id and metadata, and for MMBench round_id, where rounds after
-    the first ask the same with the options rotated, and are left out. MME asks two questions under each id. Of a
-    folder merge.jsonl is read, or all .jsonl files, which are a run's chunks.
+    the first ask the same with the options rotated, and are left out. MME and TextVQA ask several questions under an
+    id, which is the picture's. Of a folder merge.jsonl is read, or all .jsonl files, which are a run's chunks.
 
     Source: haotian-liu/LLaVA and mu-cai/matryoshka-mm, llava/eval/model_vqa_loader.py, model_vqa_science.py and
     model_vqa_mmbench.py; scripts/v1_5/eval/*.sh.
@@ -114,7 +114,7 @@ def read_llava(path: Path, metric: str | None = None) -> list[Result]:
     if not files:
         raise InvalidInput(f"there is no file or folder with .jsonl files {path}")
     rows = [row for file in files for row in _sound(json_lines(file)) if row.values.get("round_id", 0) == 0]
-    results = [_of_llava(row) for row in rows]
+    results = [_of_llava(row, number) for number, row in enumerate(rows)]
     asked = Counter(result.key for result in results)
     return [
         replace(result, key=f"{result.key} {result.question}") if asked[result.key] > 1 else result
@@ -200,10 +200,10 @@ def _of_vlmevalkit(row: Row, number: int, metric: str | None) -> Result:
     )
 
 
-def _of_llava(row: Row) -> Result:
+def _of_llava(row: Row, number: int) -> Result:
     key = str(_field(row, "question_id"))
     asked, said = row.values.get("prompt", ""), _field(row, "text")
-    return Result(key, (("question_id", key),), str(asked), "", str(said), None)
+    return Result(key, (("question_id", key), ("place", str(number))), str(asked), "", str(said), None)
 
 
 def _score(row: Row, metrics: Mapping[str, Any], wanted: str | None) -> float | None:

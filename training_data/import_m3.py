@@ -231,7 +231,9 @@ def main(argv: list[str] | None = None) -> int:
         metavar="TOKENS=PATH",
         help="the run at that many visual tokens: its log, or the folder that holds it; once for each scale",
     )
-    parser.add_argument("--read", required=True, choices=READERS, metavar="READER", help="what the benchmark is")
+    parser.add_argument(
+        "--read", required=True, choices=READERS, metavar="READER", help=f"the benchmark: {', '.join(READERS)}"
+    )
     parser.add_argument("--data", type=Path, required=True, help="its questions: a file or folder, as the reader takes")
     parser.add_argument("--images", type=Path, help="folder of its pictures (where the data are)")
     parser.add_argument("--answers", type=Path, help="its answers, where they have a file of their own")

@@ -15,7 +15,7 @@ FEW = 4  # questions, of which can't be told what they share
 MOST_DISPUTED = 0.1  # of the results that found a record: more are no odd ones, but the wrong data
 PLACE, QUESTION = "place", "question"  # kinds of id: where a row stands in the benchmark; what it asks, with the answer
 _WORD = re.compile(r"\w+")
-_COUNTED = re.compile(r"-\d+$")  # MME's readers and logs count or don't count the questions about a picture
+_COUNTED = re.compile(r"-\d+$")  # MME's reader numbers the questions about a picture, its logs don't
 _ENDING = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)
 
 
@@ -136,8 +136,8 @@ def _find(results: Sequence[Result], rows: Sequence[Record | Problem]) -> tuple[
     by_question: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_id[record.record_id].append(record)
-        if (stem := _COUNTED.sub("", record.record_id)) != record.record_id:
-            by_id[stem].append(record)
+        for each in {_COUNTED.sub("", record.record_id), *_names_of_pictures(record)} - {record.record_id}:
+            by_id[each].append(record)
         by_question[bare_of[id(record)]].append(record)
     by_place = {str(place): [row] for place, row in enumerate(rows) if isinstance(row, Record)}
     alike = Counter((question, result.target) for question, result in zip(logged, results, strict=True))
@@ -164,6 +164,11 @@ def _find(results: Sequence[Result], rows: Sequence[Record | Problem]) -> tuple[
         if count > best[0]:
             best = (count, kind, found)
     return best[1], best[2]
+
+
+def _names_of_pictures(record: Record) -> set[str]:
+    """By which LLaVA's question files for TextVQA call their questions: the pictures' names, without endings."""
+    return {picture.path.stem for picture in record.pictures if picture.path is not None}
 
 
 def _is_right(result: Result, record: Record) -> bool:
