@@ -264,7 +264,7 @@ def test_metrics_that_differ_are_chosen_from(tmp_path: Path):
         ("_exact_matching_result.xlsx", write_xlsx, "hit", int),
         ("_auxmatch.xlsx", write_xlsx, "score", bool),
         ("_openai_result.csv", write_csv, "hit", int),
-        ("_results.tsv", lambda file, rows: write_csv(file, rows, "\t"), "eval_score", float),
+        ("_result.tsv", lambda file, rows: write_csv(file, rows, "\t"), "hit", float),
         ("_auxmatch.json", write_json, "score", bool),
     ],
 )
@@ -281,6 +281,14 @@ def test_vlmevalkits_judged_tables_are_read(
     assert [result.score for result in results] == [each[1] for each in right(samples)]
     assert [result.key for result in results] == [sample.name for sample in samples]
     assert [result.prediction for result in results] == [sample.said[1] for sample in samples]
+
+
+def test_vlmevalkits_distances_are_no_scores(tmp_path: Path):
+    """eval_score is the distance from the answer for DocVQA, so it isn't taken unless it is asked for."""
+    rows = [{**row, "eval_gt": "['red']", "eval_match": "[0.0]", "eval_score": 0.0} for row in vlm_rows(asked(), 2)]
+    file = write_xlsx(tmp_path / "m3_DocVQA_VAL_results.xlsx", rows)
+    assert {result.score for result in read_vlmevalkit(file)} == {None}
+    assert {result.score for result in read_vlmevalkit(file, "eval_score")} == {0.0}
 
 
 def test_predictions_alone_are_judged_by_the_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -408,14 +416,14 @@ def test_failed_answers_unusable_rows_and_broken_pictures_are_left_out(tmp_path:
         for scale, tokens in enumerate(LADDER)
     }
     records: list[Record | Problem] = [record(each, file) for each, file in zip(samples, files, strict=True)]
-    records[7] = replace(records[7], pictures=(Picture(files[7]), Picture(files[8])))  # type: ignore[type-var]
+    records[7] = replace(record(samples[7], files[7]), pictures=())
     records.append(Problem(tmp_path / "bench.json", 13, "there is no picture 12.png"))
     with pytest.raises(InvalidInput) as refused:
         import_results(runs, records, judge, Wish("m"))
     for part in (
         "1 samples without an answer at some scale: 105",
         "1 rows that the reader can't use: .*bench.json:13: there is no picture 12.png",
-        r"2 records whose picture can't be used: 103 \(.*\), 107 \(2 pictures; ",
+        r"2 records whose picture can't be used: 103 \(.*\), 107 \(there is no picture\)",
     ):
         assert re.search(part, str(refused.value)), str(refused.value)
     imported = import_results(runs, records, judge, Wish("m", partial=True))

@@ -24,7 +24,7 @@ NOT_METRICS = frozenset(  # of lmms-eval's fields
     "filter metrics submission".split()
 )
 ID_FIELDS = ("question_id", "questionId", "index", "id")  # of benchmarks, in what lmms-eval's tasks log
-SCORE_COLUMNS = ("hit", "score", "eval_score")  # of VLMEvalKit's
+SCORE_COLUMNS = ("hit", "score")  # of VLMEvalKit's; not eval_score, see read_vlmevalkit
 FAILED = "Failed to obtain answer"  # VLMEvalKit's prediction where its model or an API gave none
 TABLES: dict[str, Callable[[Path], Iterable[Row | Problem]]] = {
     "xlsx": workbook,
@@ -71,11 +71,13 @@ def read_lmms_eval(path: Path, metric: str | None = None) -> list[Result]:
 def read_vlmevalkit(path: Path, metric: str | None = None) -> list[Result]:
     """VLMEvalKit's tables: judged, MODEL_DATASET_*_result.xlsx, _results or _auxmatch, or the predictions alone.
 
-    A row has index, question, answer, prediction and, where it was judged, hit (multiple choice), score (yes or no) or
-    eval_score (VQA). Tables are .xlsx, .tsv or .json, by the tool's PRED_FORMAT, or .csv.
+    A row has index, question, answer, prediction and, where it was judged, hit (multiple choice) or score (yes or no).
+    For VQA `_results` have eval_score, the mean of what was measured, which for DocVQA and InfographicVQA is the
+    distance from the right answers: so it is taken only where it is asked for, and such tables count as predictions.
+    Tables are .xlsx, .tsv or .json, by the tool's PRED_FORMAT, or .csv.
 
     Source: open-compass/VLMEvalKit, vlmeval/smp/file.py (dump, get_pred_file_path), vlmeval/inference.py,
-    vlmeval/dataset/utils/multiple_choice.py, vlmeval/dataset/image_yorn.py and image_vqa.py.
+    vlmeval/dataset/image_yorn.py and image_vqa.py, vlmeval/dataset/utils/multiple_choice.py and vqa_eval.py.
 
     Args:
         metric: the column of scores, where it isn't one of those.

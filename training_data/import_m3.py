@@ -23,12 +23,12 @@ from complexity.errors import InvalidInput, LabelTableError, M3Error
 from complexity.image_features import IMAGE_FEATURE_VERSION
 from complexity.label_checks import SPLITS
 from complexity.labels import LabelMeta, LabelRow, done_samples, read_meta, write_shard
-from complexity.sample import Sample
 from training_data.eval_logs import FORMATS, Result
 from training_data.join import Joined, LeftOut, join
 from training_data.readers import READERS, read
 from training_data.records import Picture, Problem, Record
 from training_data.scoring import SCORERS
+from training_data.showing import LAYOUTS, Layout, item_of
 
 IMPORT_VERSION = "import-1"
 IMAGE_PX = 336  # of a picture's shorter side that M3's tower makes use of: CLIP ViT-L/14 at 336
@@ -46,6 +46,7 @@ class Wish:
     rescore: bool = False  # judge predictions anew, whatever the tool gave
     score_scale: float = 1.0  # the tool's score of a right answer
     image_px: int = IMAGE_PX
+    several: Layout = "grid"  # how several pictures of a record were shown
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def import_results(
     ladder = tuple(sorted(runs))
     logged = not wish.rescore and _has_scores(joined.samples, ladder)
     scores = [_scores(sample, ladder, None if logged else judge, wish) for sample in joined.samples]
-    looks, blind = _look([sample.record for sample in joined.samples], wish.image_px)
+    looks, blind = _look([sample.record for sample in joined.samples], wish)
     left_out = (*joined.left_out, *([blind] if blind.names else []))
     if left_out and not wish.partial:
         told = "; ".join(map(str, left_out))
@@ -85,7 +86,7 @@ def import_results(
     labelled = [
         row
         for sample, each in zip(joined.samples, scores, strict=True)
-        if (look := looks[sample.record.pictures]) is not None
+        if (look := looks.get(sample.record.pictures)) is not None
         for row in _label_rows(sample, ladder, each, look, wish)
     ]
     if not labelled:
@@ -95,33 +96,31 @@ def import_results(
 
 @dataclass(frozen=True)
 class _Look:
-    """What is known of a picture."""
+    """What a table says of a record's pictures."""
 
     sha256: str
     features: np.ndarray  # (F,)
 
 
-def _look(records: Sequence[Record], side: int) -> tuple[dict[tuple[Picture, ...], _Look | None], LeftOut]:
-    """The features of each distinct picture, None where there are none, and the records without.
+def _look(records: Sequence[Record], wish: Wish) -> tuple[dict[tuple[Picture, ...], _Look], LeftOut]:
+    """The features of each distinct picture, and the records that have none.
 
     Decoders and numpy let other threads run meanwhile, so that all cores have pictures to look at.
     """
-    distinct = list(dict.fromkeys(record.pictures for record in records))
+    first = {record.pictures: record for record in reversed(records)}
     reasons: dict[tuple[Picture, ...], str] = {}
 
-    def look(pictures: tuple[Picture, ...]) -> _Look | None:
+    def look(record: Record) -> _Look | None:
         try:
-            if len(pictures) != 1:
-                raise InvalidInput(f"{len(pictures)} pictures; the features are of one")
-            sample = Sample(pictures[0].read(), "-", side)
-            return _Look(sample.image_sha256, sample.image_features)
+            item = item_of([record], wish.image_px, wish.several, None)
         except InvalidInput as error:
-            reasons[pictures] = str(error)
+            reasons[record.pictures] = str(error)
             return None
+        return _Look(item.image_sha256, item.image_features)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = tqdm(pool.map(look, distinct), "features", len(distinct), unit="picture", mininterval=2.0)
-        seen = dict(zip(distinct, looks, strict=True))
+        looks = tqdm(pool.map(look, first.values()), "features", len(first), unit="picture", mininterval=2.0)
+        seen = {pictures: each for pictures, each in zip(first, looks, strict=True) if each is not None}
     blind = (f"{record.record_id} ({reasons[record.pictures]})" for record in records if record.pictures in reasons)
     return seen, LeftOut("records whose picture can't be used", tuple(blind))
 
@@ -259,9 +258,15 @@ def main(argv: list[str] | None = None) -> int:
         default=IMAGE_PX,
         help=f"pixels of a picture's shorter side that the model makes use of ({IMAGE_PX}; LLaVA-NeXT 672)",
     )
+    parser.add_argument(
+        "--several",
+        choices=LAYOUTS,
+        default="grid",
+        help="how several pictures of a record were shown: in one, as in M3's paper (grid), or each by itself (apart)",
+    )
     args = parser.parse_args(argv)
     start = monotonic()
-    wish = Wish(args.model, args.split, args.partial, args.rescore, args.score_scale, args.image_px)
+    wish = Wish(args.model, args.split, args.partial, args.rescore, args.score_scale, args.image_px, args.several)
     try:
         if not args.score_scale > 0 or args.image_px < 1:
             raise InvalidInput(f"--score-scale {args.score_scale} and --image-px {args.image_px} must be above 0")
