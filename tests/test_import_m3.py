@@ -1,5 +1,6 @@
 """Results of other evaluation tools become a label table; whatever doesn't fit together is named."""
 
+import base64
 import csv
 import json
 import re
@@ -20,7 +21,8 @@ from complexity.sample import Sample
 from router.train import main as train_router
 from training_data.eval_logs import read_llava, read_lmms_eval, read_vlmevalkit
 from training_data.import_m3 import IMAGE_PX, IMPORT_VERSION, Wish, import_results, judge, main
-from training_data.join import bare, join
+from training_data.join import bare, join, same_question
+from training_data.readers import read
 from training_data.records import Picture, Problem, Record
 
 LADDER = (1, 9, 36)
@@ -534,10 +536,68 @@ def test_hashes_of_pictures_in_memory_are_not_held_against_the_runs(tmp_path: Pa
 
 def test_questions_compare_without_what_all_of_them_share():
     """Instructions, capitals and punctuation aren't the question; options and read text may be added to it."""
-    tool = [f"What is {k}?\nReference OCR token: A, b\nAnswer the question using one word." for k in "abcd"]
+    tool = [f"What is {k}? \nReference OCR token: {k}{k}, b\nAnswer the question using one word." for k in "abcd"]
     benchmark = [f"what is {k}\nAnswer briefly." for k in "abcd"]
-    assert bare(tool) == [f"what is {k}" for k in "abcd"] == bare(benchmark)
-    assert bare(["Same?"] * 5) == ["same"] * 5
+    assert bare(benchmark) == [(f"what is {k}",) for k in "abcd"]
+    assert all(map(same_question, bare(tool), bare(benchmark)))
+    assert not any(map(same_question, bare(tool), reversed(bare(benchmark))))
+    assert bare(["Same?"] * 5) == [("same",)] * 5
+
+
+OPTIONS = "\nAnswer with the option's letter from the given choices directly."
+
+
+def mme_world(folder: Path) -> tuple[Path, list[str], list[str]]:
+    """MME's folder; what lmms-eval logs for it, doc by doc, in another order."""
+    keys, asked = [], []
+    for name in ("0002", "0001"):
+        file = picture(folder / "OCR", name)
+        questions = [f"Is the word {word}{name}?" for word in ("HALL", "HELL")]
+        (folder / "OCR" / f"{name}.txt").write_text(
+            "".join(f"{q} Please answer yes or no.\t{a}\n" for q, a in zip(questions, ("Yes", "No"), strict=True))
+        )
+        keys += [f"OCR/{file.name}"] * 2
+        asked += [question + SHORT for question in questions]
+    return folder, keys, asked
+
+
+def mmbench_world(folder: Path) -> tuple[Path, list[str], list[str]]:
+    """MMBench's table; what lmms-eval asks has the options on the question's own line."""
+    data = base64.b64encode(picture(folder, "0").read_bytes()).decode()
+    rows, asked = [], []
+    for k, hint in enumerate(("", "It is noon.", "", "It is dark.")):
+        rows.append(
+            {"index": k + 7, "question": f"Who is it, {k}?", "hint": hint or "nan", "A": f"a {k}", "B": "a dog"}
+        )
+        rows[k] |= {"C": "nan", "D": "nan", "answer": "B", "category": "who", "image": data}
+        asked.append(f"{hint} Who is it, {k}? There are several options:\nA. a {k}\nB. a dog{OPTIONS}".lstrip())
+    return write_csv(folder / "mmbench_dev_20230712.tsv", rows, "\t"), [str(row["index"]) for row in rows], asked
+
+
+@pytest.mark.parametrize(
+    ("reader", "world", "metric"),
+    [
+        ("mme", mme_world, lambda key: {"mme_percetion_score": {"question_id": key, "score": 1.0}}),
+        ("mmbench", mmbench_world, lambda key: {"gpt_eval_score": {"index": int(key), "prediction": "B. a dog"}}),
+    ],
+)
+def test_benchmarks_and_tools_word_and_name_questions_differently(
+    tmp_path: Path, reader: str, world: Callable[[Path], tuple[Path, list[str], list[str]]], metric: Any
+):
+    """Each result finds its own record among the reader's, by what lmms-eval logs for that benchmark."""
+    data, keys, questions = world(tmp_path / reader)
+    rows = [
+        {"doc_id": k, "filtered_resps": ["B. a dog"], "target": "B", "input": question, **metric(key)}
+        for k, (key, question) in enumerate(zip(keys, questions, strict=True))
+    ]
+    results = read_lmms_eval(write_lines(tmp_path / "samples_x.jsonl", rows))
+    joined = join({1: results, 9: results}, read(reader, data))
+    assert not joined.left_out and len(joined.samples) == 4
+    for sample, question in zip(joined.samples, questions, strict=True):
+        assert sample.record.question.splitlines()[0].split("?")[0] in question
+    if reader == "mmbench":
+        imported = import_results({1: results, 9: results}, read(reader, data), judge, Wish("m"))
+        assert imported.scored_by == "benchmark" and {row.score for row in imported.rows} == {1.0}
 
 
 def test_a_picture_is_looked_at_once(tmp_path: Path):

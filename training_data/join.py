@@ -133,7 +133,7 @@ def _find(results: Sequence[Result], rows: Sequence[Record | Problem]) -> tuple[
     logged, asked = bare([each.question for each in results]), bare([each.question for each in records])
     bare_of = {id(record): question for record, question in zip(records, asked, strict=True)}
     by_id: dict[str, list[Record]] = defaultdict(list)
-    by_question: dict[str, list[Record]] = defaultdict(list)
+    by_question: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         by_id[record.record_id].append(record)
         for each in {_COUNTED.sub("", record.record_id), *_names_of_pictures(record)} - {record.record_id}:
@@ -142,7 +142,7 @@ def _find(results: Sequence[Result], rows: Sequence[Record | Problem]) -> tuple[
     by_place = {str(place): [row] for place, row in enumerate(rows) if isinstance(row, Record)}
     alike = Counter((question, result.target) for question, result in zip(logged, results, strict=True))
 
-    def candidates(kind: str, result: Result, question: str) -> list[Record]:
+    def candidates(kind: str, result: Result, question: tuple[str, ...]) -> list[Record]:
         if kind == QUESTION:
             those = [each for each in by_question.get(question, []) if not result.target or _is_right(result, each)]
             return those if len(those) == alike[question, result.target] == 1 else []
@@ -176,22 +176,27 @@ def _is_right(result: Result, record: Record) -> bool:
     return any(result.target == right or repr(right) in result.target for right in record.references)
 
 
-def same_question(one: str, other: str) -> bool:
-    """Whether one of two bare questions is part of the other: tools add options, or what was read from the picture."""
-    return f" {one} " in f" {other} " or f" {other} " in f" {one} "
+def same_question(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether every line of one question is part of the other: tools add options, or what was read from the picture."""
+    return _within(one, other) or _within(other, one)
 
 
-def bare(questions: Sequence[str]) -> list[str]:
-    """The words of each question, without the lines that most of them share, by which answers' form is asked for.
+def _within(lines: Sequence[str], whole: Sequence[str]) -> bool:
+    text = f" {' '.join(whole)} "
+    return all(f" {line} " in text for line in lines)
+
+
+def bare(questions: Sequence[str]) -> list[tuple[str, ...]]:
+    """The words of each question's lines, without the lines that most share, by which answers' form is asked for.
 
     Capitals, punctuation and blanks are left out too; each tool writes them as it likes.
     """
     split = [_lines(question) for question in questions]
     counts = Counter(line for lines in split for line in set(lines))
     enough = len(questions) / 2 if len(questions) >= FEW else len(questions)
-    return [" ".join([line for line in lines if counts[line] <= enough] or lines) for lines in split]
+    return [tuple(line for line in lines if counts[line] <= enough) or lines for lines in split]
 
 
-def _lines(question: str) -> list[str]:
+def _lines(question: str) -> tuple[str, ...]:
     lines = (" ".join(_WORD.findall(line.casefold())) for line in question.replace("<image>", "\n").splitlines())
-    return [line for line in lines if line]
+    return tuple(line for line in lines if line)
