@@ -75,14 +75,13 @@ def import_results(
             first of what it complains of.
     """
     joined = join(runs, rows)
+    _allow(joined.left_out, wish)
     ladder = tuple(sorted(runs))
     logged = not wish.rescore and _has_scores(joined.samples, ladder)
     scores = [_scores(sample, ladder, None if logged else judge, wish) for sample in joined.samples]
     looks, blind = _look([sample.record for sample in joined.samples], wish)
     left_out = (*joined.left_out, *([blind] if blind.names else []))
-    if left_out and not wish.partial:
-        told = "; ".join(map(str, left_out))
-        raise InvalidInput(f"{told}; --partial leaves them out")
+    _allow(left_out, wish)
     labelled = [
         row
         for sample, each in zip(joined.samples, scores, strict=True)
@@ -92,6 +91,11 @@ def import_results(
     if not labelled:
         raise InvalidInput(f"no sample is left: {'; '.join(map(str, left_out))}")
     return Imported(tuple(labelled), ladder, joined.by, "log" if logged else "benchmark", left_out)
+
+
+def _allow(left_out: Sequence[LeftOut], wish: Wish) -> None:
+    if left_out and not wish.partial:
+        raise InvalidInput(f"{'; '.join(map(str, left_out))}; --partial leaves them out")
 
 
 @dataclass(frozen=True)

@@ -133,11 +133,12 @@ def _find(results: Sequence[Result], rows: Sequence[Record | Problem]) -> tuple[
     logged, asked = bare([each.question for each in results]), bare([each.question for each in records])
     bare_of = {id(record): question for record, question in zip(records, asked, strict=True)}
     by_id: dict[str, list[Record]] = defaultdict(list)
+    by_picture: dict[str, list[Record]] = defaultdict(list)
     by_question: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         by_id[record.record_id].append(record)
-        for each in {_COUNTED.sub("", record.record_id), *_names_of_pictures(record)} - {record.record_id}:
-            by_id[each].append(record)
+        for name in _names_of_pictures(record):
+            by_picture[name].append(record)
         by_question[bare_of[id(record)]].append(record)
     by_place = {str(place): [row] for place, row in enumerate(rows) if isinstance(row, Record)}
     alike = Counter((question, result.target) for question, result in zip(logged, results, strict=True))
@@ -147,9 +148,12 @@ def _find(results: Sequence[Result], rows: Sequence[Record | Problem]) -> tuple[
             those = [each for each in by_question.get(question, []) if not result.target or _is_right(result, each)]
             return those if len(those) == alike[question, result.target] == 1 else []
         value = dict(result.ids).get(kind, "")
-        return by_place.get(value, []) if kind == PLACE else by_id.get(value) or by_id.get(_ENDING.sub("", value), [])
+        if kind == PLACE:
+            return by_place.get(value, [])
+        bare_name = _ENDING.sub("", value)
+        return by_id.get(value) or by_id.get(bare_name) or by_picture.get(bare_name, [])
 
-    best: tuple[int, str, list[tuple[Record | None, bool]]] = (-1, "", [])
+    best, by, chosen = (-1, -1), "", []
     for kind in (*dict.fromkeys(kind for result in results for kind, _ in result.ids), QUESTION):
         taken: set[int] = set()
         found: list[tuple[Record | None, bool]] = []
@@ -160,20 +164,26 @@ def _find(results: Sequence[Result], rows: Sequence[Record | Problem]) -> tuple[
             if right is not None:
                 taken.add(id(right))
             found.append((right or next(iter(left), None), right is not None))
-        count = sum(right for _, right in found)
-        if count > best[0]:
-            best = (count, kind, found)
-    return best[1], best[2]
+        # Where all questions are alike, the right answers tell which ids are off.
+        answers = sum(
+            right and _is_right(result, record) for result, (record, right) in zip(results, found, strict=True)
+        )
+        if (count := (sum(right for _, right in found), answers)) > best:
+            best, by, chosen = count, kind, found
+    return by, chosen
 
 
 def _names_of_pictures(record: Record) -> set[str]:
-    """By which LLaVA's question files for TextVQA call their questions: the pictures' names, without endings."""
-    return {picture.path.stem for picture in record.pictures if picture.path is not None}
+    """By which MME's logs, and LLaVA's for TextVQA, call the questions about a picture: its name, without an ending."""
+    stems = {picture.path.stem for picture in record.pictures if picture.path is not None}
+    return stems | {_COUNTED.sub("", record.record_id)}
 
 
-def _is_right(result: Result, record: Record) -> bool:
+def _is_right(result: Result, record: Record | None) -> bool:
     """Whether the log's right answer is one of the record's; several are logged as a list in text."""
-    return any(result.target == right or repr(right) in result.target for right in record.references)
+    return record is not None and any(
+        result.target == right or repr(right) in result.target for right in record.references
+    )
 
 
 def same_question(one: Sequence[str], other: Sequence[str]) -> bool:
