@@ -20,7 +20,8 @@ from complexity.labels import LabelMeta, read_labels
 from complexity.sample import Sample
 from router.train import main as train_router
 from training_data.eval_logs import read_llava, read_lmms_eval, read_vlmevalkit
-from training_data.import_m3 import IMAGE_PX, IMPORT_VERSION, Wish, import_results, judge, main
+from training_data.import_m3 import judge, main
+from training_data.import_results import IMAGE_PX, IMPORT_VERSION, Wish, import_results
 from training_data.join import bare, join, same_question
 from training_data.readers import read
 from training_data.records import Picture, Problem, Record
