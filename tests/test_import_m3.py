@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -711,3 +712,13 @@ def test_a_router_is_trained_on_an_imported_table(tmp_path: Path, capsys: pytest
     policies = {each["name"]: each for each in json.loads(out.splitlines()[-1])["policies"]}
     assert policies["router"]["tokens"] < 0.8 * LADDER[-1]
     assert policies["router"]["accuracy"] > policies["fixed-9"]["accuracy"]
+
+
+def test_the_documented_commands_are_taken(capsys: pytest.CaptureFixture[str]):
+    """Each command of docs/import.md gets as far as its files, which aren't there."""
+    page = (Path(__file__).parents[1] / "docs" / "import.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^import-m3 (.*)$", page, re.MULTILINE)
+    for command in commands:
+        assert main(shlex.split(command)) == 2
+        assert "there is no" in complaint(capsys.readouterr().err)
+    assert len(commands) == 3
