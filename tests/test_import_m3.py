@@ -22,7 +22,7 @@ from complexity.sample import Sample
 from router.train import main as train_router
 from training_data.eval_logs import read_llava, read_lmms_eval, read_vlmevalkit
 from training_data.import_m3 import judge, main
-from training_data.import_results import IMAGE_PX, IMPORT_VERSION, Wish, import_results
+from training_data.import_results import IMAGE_PX, IMPORT_VERSION, Wish, import_results, write_table
 from training_data.join import bare, join, same_question
 from training_data.readers import read
 from training_data.records import Picture, Problem, Record
@@ -247,6 +247,16 @@ def test_predictions_are_found_in_lmms_evals_old_and_new_shapes(tmp_path: Path, 
     del rows[1]["filtered_resps"]
     results = read_lmms_eval(write_lines(tmp_path / "samples_x.jsonl", rows))
     assert [result.prediction for result in results] == ["red", "red"]
+
+
+def test_half_a_character_in_an_answer_is_no_obstacle(tmp_path: Path):
+    """JSON can spell what no table holds, where an answer was cut in the middle of a character."""
+    samples = asked()
+    records = [record(each, picture(tmp_path, "0")) for each in samples]
+    files = lmms_files(tmp_path, samples, filtered_resps=["red \ud83d"])
+    runs = {tokens: read_lmms_eval(file) for tokens, file in files.items()}
+    write_table(import_results(runs, records, judge, Wish("m")), "m", tmp_path / "labels")
+    assert len(read_labels(tmp_path / "labels")) == 6
 
 
 def test_metrics_that_differ_are_chosen_from(tmp_path: Path):

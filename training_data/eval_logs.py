@@ -168,7 +168,7 @@ def _place(row: Row) -> str:
 
 def _of_lmms_eval(row: Row, metric: str | None) -> Result:
     values = row.values
-    key = str(_field(row, "doc_id"))
+    key = _sayable(str(_field(row, "doc_id")))
     said = values["filtered_resps"] if "filtered_resps" in values else _field(row, "resps")
     objects = [value for value in values.values() if isinstance(value, dict)]
     named = {kind: str(each[kind]) for kind in ID_FIELDS for each in reversed(objects) if kind in each}
@@ -176,7 +176,7 @@ def _of_lmms_eval(row: Row, metric: str | None) -> Result:
         key,
         (*named.items(), ("doc_id", key), ("place", key)),
         _text(values.get("input", values.get("arguments"))),
-        str(values.get("target", "")),
+        _sayable(str(values.get("target", ""))),
         _text(said),
         _score(row, {name: value for name, value in values.items() if name not in NOT_METRICS}, metric),
         str(values.get("doc_hash", "")),
@@ -203,9 +203,9 @@ def _of_vlmevalkit(row: Row, number: int, metric: str | None) -> Result:
 
 
 def _of_llava(row: Row, number: int) -> Result:
-    key = str(_field(row, "question_id"))
-    asked, said = row.values.get("prompt", ""), _field(row, "text")
-    return Result(key, (("question_id", key), ("place", str(number))), str(asked), "", str(said), None)
+    key = _sayable(str(_field(row, "question_id")))
+    asked, said = _sayable(str(row.values.get("prompt", ""))), _sayable(str(_field(row, "text")))
+    return Result(key, (("question_id", key), ("place", str(number))), asked, "", said, None)
 
 
 def _score(row: Row, metrics: Mapping[str, Any], wanted: str | None) -> float | None:
@@ -256,7 +256,12 @@ def _text(value: Any) -> str:
     """The first text in nested lists; "" if there is none, as in log-likelihoods of choices."""
     while isinstance(value, list) and value:
         value = value[0]
-    return value if isinstance(value, str) else ""
+    return _sayable(value) if isinstance(value, str) else ""
+
+
+def _sayable(text: str) -> str:
+    """A text without the halves of characters that JSON can spell and no file can hold: answers are cut anywhere."""
+    return text.encode(errors="replace").decode()
 
 
 def _cell(value: Any) -> str:
@@ -265,4 +270,4 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value)
+    return _sayable(str(value))
