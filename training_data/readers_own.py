@@ -11,10 +11,10 @@ from complexity.errors import InvalidInput
 from serving.m3.formats import multiple_choice, short_answer
 from training_data.records import Picture, Problem, Record
 from training_data.row_files import arrow_rows, json_lines, table
+from training_data.scoring import SCORERS
 from training_data.source import LETTERS, Row, Source, as_text, decoded_picture, find_picture, is_file, records, shown
 
 COLUMNS = ("picture", "question", "answer", "answers", "task", "id", "options", "scorer")
-SCORERS = ("exact", "vqa", "anls", "relaxed", "choice", "yes_no", "contains")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ENCODED = ("iVBOR", "/9j/", "R0lGOD", "UklGR", "Qk0", "Qk1")  # how PNG, JPEG, GIF, WebP and BMP begin in base64
 MMMU_PICTURES = 7

@@ -39,7 +39,7 @@ class Record:
     record_id: str  # unique in its dataset: the benchmark's own id, as results of other tools name it
     dataset: str
     task: str  # what the per-task lookup and the reports group by
-    pictures: tuple[Picture, ...]  # one; a video is its frames, in order
+    pictures: tuple[Picture, ...]  # one; a video's frames, or those that the question numbers, in order
     question: str  # as it is put to the model, the benchmark's own prompt included
     references: tuple[str, ...]  # right answers, as the scorer wants them
     scorer: str  # a name in scoring.SCORERS
