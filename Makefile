@@ -4,7 +4,7 @@ CASES ?= 50000
 REQUESTS ?= 20000
 STAMP := .venv/.installed
 
-.PHONY: install serve test check test-vllm fuzz chaos lint clean
+.PHONY: install serve test check test-cluster test-vllm fuzz chaos lint clean
 
 install: $(STAMP)
 
@@ -33,6 +33,9 @@ $(VLLM): pyproject.toml constraints.txt
 		> .venv-vllm/requirements.txt
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-vllm/requirements.txt -e ".[dev]"
 	touch $(VLLM)
+
+test-cluster: install
+	.venv/bin/python -m pytest -m cluster
 
 test-vllm: $(VLLM)
 	.venv-vllm/bin/python -m pytest tests/test_vllm_engine.py

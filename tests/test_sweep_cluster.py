@@ -49,7 +49,7 @@ def end(processes):
         process.kill()
 
 
-@pytest.mark.ray
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_killed_actor_and_a_killed_driver_lose_and_double_nothing(tmp_path):
     """An actor killed while it works is replaced; a driver killed and started again goes on with what is missing."""
