@@ -20,7 +20,7 @@ from training_data.corpus import draw_item
 
 QUESTIONS = 5  # of a picture
 STREAM = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from training_data.by_picture import batches, by_picture, distinct, part_of
 from training_data.records import Picture, Record
@@ -33,7 +33,8 @@ def told(count):
 root = Path("/pictures")
 records = part_of(distinct(told(int(sys.argv[1])), root), None, (1, 1), root)
 print(sum(len(group) for batch in batches(by_picture(records, root)) for group in batch))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+# getrusage would tell the parent's
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024)
 """
 
 # Questions of the sets in the paper's table 2, as their pages give them.
@@ -72,17 +73,19 @@ def write_data(folder: Path, records: int) -> Path:
     return data
 
 
-def swept_s(data: Path, out: Path, *options: str) -> float:
+def swept_s(data: Path, out: Path, records: int, *options: str) -> float:
     """Seconds of a whole `sweep-m3`, its start included."""
-    command = [sys.executable, "-m", "training_data.sweep", "--read", "own", "--data", str(data), "--out", str(out)]
+    command = [sys.executable, "-c", "import sys; from training_data.sweep import main; sys.exit(main())"]
     start = perf_counter()
-    subprocess.run(
-        [*command, *options],
+    done = subprocess.run(
+        [*command, "--read", "own", "--data", str(data), "--out", str(out), *options],
         check=True,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    assert json.loads(done.stdout.splitlines()[-1])["new"] == records
     return perf_counter() - start
 
 
@@ -115,7 +118,7 @@ def main() -> int:
         tries = {"one process": (), **{f"{actors} actors": ("--actors", str(actors)) for actors in args.actors}}
         print(f"{'':14}{'records/s':>10}{'s':>8}   {args.records} records, Ray's start included")
         for i, (name, options) in enumerate(tries.items()):
-            took_s = swept_s(data, Path(folder) / f"labels-{i}", *options)
+            took_s = swept_s(data, Path(folder) / f"labels-{i}", args.records, *options)
             rates[name] = args.records / took_s
             print(f"{name:14}{rates[name]:10.1f}{took_s:8.1f}", flush=True)
     memory_mb = {str(rows): round(streamed_mb(rows)) for rows in args.rows}
