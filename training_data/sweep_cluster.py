@@ -109,7 +109,7 @@ class Labeller:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
         """Answer one batch: its records pickled, and how many were read up to it."""
-        (groups,) = map(pickle.loads, batch["batch"])
+        (groups,) = map(pickle.loads, batch["batch"])  # made by `_row` in this same cluster, never a file's
         loaded = load_batch(groups, self._m3, self._showing.layout)
         rows, failures = label_batch(self._m3, loaded, self._showing.manner)
         keep(self._out, self._meta, rows, failures)
