@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from complexity.errors import M3Error
 from serving.m3 import M3_TINY, GenerateRequest, load
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 
 ANSWER_TOKENS = 4
 LEAST_RISE = 1e-3  # of a scale's cost over the one before, as a share: costs must rise

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from doubles import data_url
 
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 
 DOCUMENTED_5XX = {"model_unavailable", "timeout", "feedback_not_stored"}
 LIMIT_S = 70.0  # of a request; the service gives up after 60

@@ -17,7 +17,7 @@ import time
 import httpx
 import numpy as np
 
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 
 
 def bodies(count: int, seed: int) -> list[dict[str, object]]:

@@ -32,7 +32,7 @@ import aiohttp
 import numpy as np
 from servers import Service, naive_service, routed_service
 
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 from training_data.scoring import exact_match
 
 LADDER = (1, 9, 36, 144, 576)

@@ -16,14 +16,14 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 
 QUESTIONS = 5  # of a picture
 STREAM = """
 import re, sys
 from pathlib import Path
-from training_data.by_picture import batches, by_picture, distinct, part_of
-from training_data.records import Picture, Record
+from training_data.sweeping.by_picture import batches, by_picture, distinct, part_of
+from training_data.readers.records import Picture, Record
 
 def told(count):
     for i in range(count):

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from complexity.errors import M3Error
 from complexity.labels import oracle
 from serving.m3 import M3, M3_TINY, load
-from training_data.corpus import SPLITS, CorpusItem, Split
-from training_data.informed import informed_bound
+from training_data.drawn.corpus import SPLITS, CorpusItem, Split
+from training_data.drawn.informed import informed_bound
 from training_data.scoring import exact_match
 from training_data.sweep import BATCH, MAX_NEW_TOKENS, draw_items
 

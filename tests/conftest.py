@@ -8,7 +8,7 @@ from hypothesis import settings
 from redis_process import RedisProcess, start_redis
 from server import Server, start
 
-from training_data.corpus import CorpusItem, draw_item
+from training_data.drawn.corpus import CorpusItem, draw_item
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")

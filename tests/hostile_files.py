@@ -27,7 +27,7 @@ from router.calibrate import CurvePoint
 from router.cascade import SecondLook
 from router.certify import Certificate
 from router.costs import Costs
-from training_data.llava_json import read_conversations
+from training_data.readers.llava_json import read_conversations
 
 QUESTIONS = ["What color is the background?", "How many objects are there?"]
 TALK = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cup."}]

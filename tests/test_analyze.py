@@ -18,13 +18,13 @@ from complexity.errors import InvalidInput, LabelTableError
 from complexity.image_features import IMAGE_FEATURE_NAMES
 from complexity.labels import PICTURES, LabelTable, read_answers, read_labels, write_shard
 from serving.settings import ROOT
-from training_data.analysis import DataSet, analyse, recommend, same_samples
-from training_data.analysis_text import recommendation, verdict
+from training_data.analysis.analysis import DataSet, analyse, recommend, same_samples
+from training_data.analysis.gallery import make_gallery
+from training_data.analysis.luck import chances_anew, fit_thresholds
+from training_data.analysis.sample_complexity import picture_complexity, spearman
+from training_data.analysis.score_table import analyse_scores, means, read_scores
+from training_data.analysis.text import recommendation, verdict
 from training_data.analyze import main, slugs
-from training_data.gallery import make_gallery
-from training_data.luck import chances_anew, fit_thresholds
-from training_data.sample_complexity import picture_complexity, spearman
-from training_data.score_table import analyse_scores, means, read_scores
 
 PUBLISHED = ROOT / "training_data" / "published"
 SLACK = 1e-6  # of numbers that a table holds as float32

@@ -6,7 +6,7 @@ from m3_toys import toy_config, toy_m3
 
 from serving.ask import main
 from serving.m3.checkpoint import save_tiny
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from complexity.picture import decode_picture
-from training_data.corpus import SPLITS, draw_item, nudged
-from training_data.dense import HEADS, IGNORE, dense_targets
-from training_data.picture import MAX_THINGS, SIDE_PX
-from training_data.questions import FAMILIES, LATENT_NAMES, WORDINGS
-from training_data.words import HELD_OUT_WORDS, WORDS
+from training_data.drawn.corpus import SPLITS, draw_item, nudged
+from training_data.drawn.dense import HEADS, IGNORE, dense_targets
+from training_data.drawn.picture import MAX_THINGS, SIDE_PX
+from training_data.drawn.questions import FAMILIES, LATENT_NAMES, WORDINGS
+from training_data.drawn.words import HELD_OUT_WORDS, WORDS
 
 ITEMS = [draw_item("train", 0, index, questions=8) for index in range(250)]
 

@@ -14,7 +14,7 @@ from serving.engine import Engine, Job, Limits
 from serving.m3 import Encoded, load
 from serving.m3.tower_features import tower_features
 from serving.model import Answer, Ask, Look, ModelTimeout, Picture, Piece, Pixels, Reads, Turn
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 
 
 def ask(name: str = "a", tokens: int = 1, question: str = "What?", most: int = 8, **more: Any) -> Ask:

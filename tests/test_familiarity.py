@@ -8,7 +8,7 @@ from PIL import Image
 
 from complexity.familiarity import Familiarity
 from complexity.image_features import image_features
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 
 ITEMS = {split: [draw_item(split, 0, i, 3) for i in range(400)] for split in ("train", "calibration", "test")}
 

@@ -28,7 +28,7 @@ from complexity.feedback import read_feedback
 from router.artifact import load_artifact
 from router.cache import CRC_BYTES, VALUE_VERSION, encode
 from serving.settings import ROOT
-from training_data.corpus import CorpusItem
+from training_data.drawn.corpus import CorpusItem
 from training_data.scoring import exact_match
 
 pytestmark = [pytest.mark.ray, pytest.mark.redis, pytest.mark.slow]

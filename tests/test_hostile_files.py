@@ -21,7 +21,7 @@ from complexity.trees import checked_trees
 from router.artifact import ARTIFACT_FILE, FAMILIARITY_FILE, MANIFEST_FILE, load_artifact
 from router.cache import decode, encode
 from serving.settings import ROOT
-from training_data.llava_json import read_conversations
+from training_data.readers.llava_json import read_conversations
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,12 @@ from complexity.image_features import IMAGE_FEATURE_VERSION
 from complexity.labels import LabelMeta, read_labels
 from complexity.sample import Sample
 from router.train import main as train_router
-from training_data.eval_logs import read_llava, read_lmms_eval, read_vlmevalkit
 from training_data.import_m3 import judge, main
-from training_data.import_results import IMAGE_PX, IMPORT_VERSION, Wish, import_results, write_table
-from training_data.join import bare, join, same_question
-from training_data.readers import read
-from training_data.records import Picture, Problem, Record
+from training_data.importing.join import bare, join, same_question
+from training_data.importing.logs import read_llava, read_lmms_eval, read_vlmevalkit
+from training_data.importing.results import IMAGE_PX, IMPORT_VERSION, Wish, import_results, write_table
+from training_data.readers.by_name import read
+from training_data.readers.records import Picture, Problem, Record
 
 LADDER = (1, 9, 36)
 SHORT = "\nAnswer the question using a single word or phrase."

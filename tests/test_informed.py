@@ -1,6 +1,6 @@
 import numpy as np
 
-from training_data.informed import informed_bound
+from training_data.drawn.informed import informed_bound
 
 LADDER = (1, 9, 36, 144, 576)
 

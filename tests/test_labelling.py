@@ -8,8 +8,8 @@ from m3_toys import toy_m3
 
 from complexity.sample import Sample
 from serving.m3 import GenerateRequest
-from training_data.corpus import draw_item
-from training_data.labelling import QUESTIONS_AT_ONCE, Asked, Item, Manner, label, look
+from training_data.drawn.corpus import draw_item
+from training_data.sweeping.labelling import QUESTIONS_AT_ONCE, Asked, Item, Manner, label, look
 
 
 def items_of(count, questions):

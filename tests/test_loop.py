@@ -31,7 +31,7 @@ from complexity.sample import Sample
 from router.artifact import load_artifact
 from serving.metrics import PREFIX, SHADOW
 from serving.settings import ROOT
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 from training_data.scoring import exact_match
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

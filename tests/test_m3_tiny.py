@@ -5,7 +5,7 @@ import pytest
 
 from serving.m3 import M3_TINY, NewRow, load
 from serving.model import Reads, Turn
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 from training_data.scoring import exact_match
 from training_data.sweep import draw_items, label_rows
 

@@ -6,10 +6,10 @@ import pytest
 from benchmark_files import FRUIT, LETTER, PNG, SHORT, pictures
 
 from complexity.errors import InvalidInput
-from training_data.readers import read
-from training_data.records import Picture, Problem, Record
-from training_data.row_files import json_lines
-from training_data.source import Row
+from training_data.readers.by_name import read
+from training_data.readers.records import Picture, Problem, Record
+from training_data.readers.row_files import json_lines
+from training_data.readers.source import Row
 
 INSIDE = base64.b64encode(PNG).decode()
 

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from complexity.errors import InvalidInput
-from training_data.readers import READERS, read
-from training_data.records import Problem, Record
+from training_data.readers.by_name import READERS, read
+from training_data.readers.records import Problem, Record
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "data.md"
 BINARY = {"datasets", "mmmu"}  # see test_readers_dataset.py

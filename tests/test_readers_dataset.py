@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from complexity.errors import InvalidInput
-from training_data.readers import read
-from training_data.records import Picture, Problem, Record
+from training_data.readers.by_name import read
+from training_data.readers.records import Picture, Problem, Record
 
 PICTURE = {"bytes": PNG, "path": None}
 ENCODED = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from serving.m3 import GenerateRequest, NewRow, Sampling, ScoreRequest, load
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 
 QUESTIONS = 3
 

@@ -16,7 +16,7 @@ from doubles import data_url, png
 from openai.types.chat import ChatCompletion
 from server import Server
 
-from training_data.corpus import CorpusItem
+from training_data.drawn.corpus import CorpusItem
 from training_data.scoring import exact_match
 
 pytestmark = pytest.mark.ray

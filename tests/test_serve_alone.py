@@ -18,7 +18,7 @@ from test_serve import Pair, ask, decided, pair_of
 
 from router.artifact import load_artifact
 from serving.settings import ROOT
-from training_data.corpus import CorpusItem
+from training_data.drawn.corpus import CorpusItem
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

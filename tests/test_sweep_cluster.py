@@ -13,7 +13,7 @@ import pytest
 from test_sweep_records import read_folder, write_pictures
 
 from complexity.labels import read_labels
-from training_data.table import FAILURES, read_failures
+from training_data.sweeping.table import FAILURES, read_failures
 
 HERE = Path(__file__).parent
 SCRIPT = (

@@ -16,12 +16,12 @@ from complexity.errors import InvalidInput, LabelTableError
 from complexity.labels import read_labels
 from complexity.sample import Sample
 from serving.m3 import GenerateRequest, load
-from training_data.by_picture import WINDOW_RECORDS, batches, by_picture, distinct, part_of
-from training_data.corpus import draw_item
-from training_data.records import Picture, Problem, Record
-from training_data.showing import item_of
+from training_data.drawn.corpus import draw_item
+from training_data.readers.records import Picture, Problem, Record
 from training_data.sweep import main
-from training_data.table import FAILURES, read_failures
+from training_data.sweeping.by_picture import WINDOW_RECORDS, batches, by_picture, distinct, part_of
+from training_data.sweeping.showing import item_of
+from training_data.sweeping.table import FAILURES, read_failures
 
 
 def record(number, path, question="What color is the background?", references=("red",), scorer="exact", **more):

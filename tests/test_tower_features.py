@@ -4,7 +4,7 @@ from m3_toys import toy_m3
 
 from serving.m3.pool import pool
 from serving.m3.tower_features import DIRECTIONS, tower_features
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 
 LADDER = (1, 9, 36, 144, 576)
 LOST = 2 * DIRECTIONS

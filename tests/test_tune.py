@@ -17,7 +17,7 @@ from serving.m3.loss import scale_losses
 from serving.m3.prompt import IGNORE, Turn
 from serving.m3.tune import prepare
 from serving.m3.tuning import Collate, Recipe, TuningRow
-from training_data.llava_json import read_conversations
+from training_data.readers.llava_json import read_conversations
 from training_data.train_m3 import main
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -14,7 +14,7 @@ from serving.engine import Engine
 from serving.m3 import NewRow, load
 from serving.model import Answer, Ask, Picture, Piece, Pixels, Turn
 from serving.vllm_engine import VllmM3
-from training_data.corpus import draw_item
+from training_data.drawn.corpus import draw_item
 
 
 @pytest.fixture(scope="module")

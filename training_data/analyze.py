@@ -13,13 +13,13 @@ from tqdm import tqdm
 from complexity.errors import InvalidInput, M3Error
 from complexity.labels import read_labels, table_sha256
 from router.report import POINT
-from training_data.analysis import analyse
-from training_data.analysis_figures import draw_complexity, draw_needed, draw_scales, draw_scored
-from training_data.analysis_page import page, scores_page
-from training_data.analysis_text import as_json, as_text, scores_as_text, scores_verdict, verdict
-from training_data.gallery import make_gallery
-from training_data.sample_complexity import picture_complexity
-from training_data.score_table import analyse_scores, means, read_scores
+from training_data.analysis.analysis import analyse
+from training_data.analysis.figures import draw_complexity, draw_needed, draw_scales, draw_scored
+from training_data.analysis.gallery import make_gallery
+from training_data.analysis.page import page, scores_page
+from training_data.analysis.sample_complexity import picture_complexity
+from training_data.analysis.score_table import analyse_scores, means, read_scores
+from training_data.analysis.text import as_json, as_text, scores_as_text, scores_verdict, verdict
 
 TWICE = 2  # published scores are also told at twice the allowed loss
 

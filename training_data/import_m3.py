@@ -1,7 +1,7 @@
 """The command `import-m3`: results of other evaluation tools, one run a scale, as a label table for `train-router`.
 
 Who evaluated an elastic model at its scales has the labels already. Pictures are in no log, so the benchmark is read
-too, by the readers of `training_data/readers.py`.
+too, by the readers of `training_data/readers/by_name.py`.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from complexity.errors import InvalidInput, M3Error
 from complexity.label_checks import SPLITS
-from training_data.eval_logs import FORMATS, Result
-from training_data.import_results import IMAGE_PX, Imported, Wish, import_results, write_table
-from training_data.readers import READERS, read
-from training_data.records import Record
+from training_data.importing.logs import FORMATS, Result
+from training_data.importing.results import IMAGE_PX, Imported, Wish, import_results, write_table
+from training_data.readers.by_name import READERS, read
+from training_data.readers.records import Record
 from training_data.scoring import SCORERS
-from training_data.showing import LAYOUTS
+from training_data.sweeping.showing import LAYOUTS
 
 
 def _runs(told: Sequence[str], read: Callable[[Path, str | None], list[Result]], metric: str | None) -> dict[int, list]:

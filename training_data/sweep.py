@@ -1,6 +1,6 @@
 """The command `sweep-m3`: answer a corpus at every scale of a model and write the label table.
 
-The corpus is drawn, or read: records of a benchmark or of one's own (`sweep_records.py`). Each batch of pictures
+The corpus is drawn, or read: records of a benchmark or of one's own (`sweeping/recorded.py`). Each batch of pictures
 becomes one shard that appears whole or not at all; a sweep that was killed and is started again loses at most the batch
 in flight and repeats nothing.
 """
@@ -22,14 +22,14 @@ from complexity.sample import Sample
 from serving.m3 import M3, M3_TINY, load
 from serving.m3.pool import REDUCTIONS
 from serving.m3.prompt import WORDINGS
-from training_data import readers
-from training_data.by_picture import Told
-from training_data.corpus import SPLITS, CorpusItem, Split, draw_item, nudged
-from training_data.labelling import Asked, Item, Manner, label, look
-from training_data.showing import LAYOUTS
-from training_data.sweep_cluster import Cluster, sweep_on_cluster
-from training_data.sweep_records import RecordStream, Showing, sweep_records
-from training_data.table import FAILURES, SweptTable, table_meta
+from training_data.drawn.corpus import SPLITS, CorpusItem, Split, draw_item, nudged
+from training_data.readers import by_name as readers
+from training_data.sweeping.by_picture import Told
+from training_data.sweeping.cluster import Cluster, sweep_on_cluster
+from training_data.sweeping.labelling import Asked, Item, Manner, label, look
+from training_data.sweeping.recorded import RecordStream, Showing, sweep_records
+from training_data.sweeping.showing import LAYOUTS
+from training_data.sweeping.table import FAILURES, SweptTable, table_meta
 
 BATCH = 16  # pictures of a shard, and those that the tower takes at once
 SWEEP_VERSION = "drawn-3"

@@ -29,10 +29,10 @@ from serving.m3.tiny import build_tiny, tiny_config
 from serving.m3.tower import ConvTower
 from serving.m3.train import Stage, optimizers, run_stage
 from training_data import tune_m3
-from training_data.captions import describe
-from training_data.corpus import draw_item
-from training_data.dense import HEADS, dense_targets
-from training_data.picture import MAX_THINGS
+from training_data.drawn.captions import describe
+from training_data.drawn.corpus import draw_item
+from training_data.drawn.dense import HEADS, dense_targets
+from training_data.drawn.picture import MAX_THINGS
 
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
 QUESTIONS = 12  # of a picture, packed into one sequence

@@ -13,7 +13,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from complexity.errors import M3Error
 from serving.m3.tune import tune
 from serving.m3.tuning import Recipe
-from training_data.llava_json import Conversations, read_conversations
+from training_data.readers.llava_json import Conversations, read_conversations
 
 DEFAULTS = dict(  # LLaVA's, where Trainer's differ
     learning_rate=2e-5,

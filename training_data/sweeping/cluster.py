@@ -1,0 +1,154 @@
+"""The sweep of records on several actors of a Ray cluster, with Ray Data.
+
+One task reads the records and cuts them into batches, which wait in the object store; each actor holds the model, and
+reads the pictures of the batches that it gets. A batch's shard is named by its samples, so that one that is done again,
+since its actor died, takes its own place. Every node needs the data, the pictures and the label table under the same
+paths.
+"""
+
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from complexity.errors import M3Error
+from complexity.labels import LabelMeta
+from serving.m3 import M3
+from training_data.sweeping.recorded import (
+    RecordStream,
+    Showing,
+    Swept,
+    Todo,
+    check_some,
+    label_batch,
+    load_batch,
+    progress,
+)
+from training_data.sweeping.table import SweptTable, keep, read_failures, table_meta
+
+BATCHES_AHEAD = 2  # of an actor: the next waits while it works
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the actors run."""
+
+    actors: int
+    gpus_per_actor: float = 0.0
+    address: str | None = None  # of a running cluster; None: one of this machine alone, for this sweep
+
+
+def sweep_on_cluster(
+    load: Callable[[], M3], source: RecordStream, out: Path, showing: Showing, cluster: Cluster
+) -> tuple[Swept, str]:
+    """Sweep records into the label table `out`; what was done, and the model's id.
+
+    An actor that dies is started again, and its batches are done again.
+
+    Args:
+        load: makes the model, on the actor that uses it.
+
+    Raises:
+        LabelTableError: `out` holds a table of another model, ladder, version or manner of asking.
+        InvalidInput: the data hold no record at all.
+        M3Error: the model can't be loaded, or Ray or its parts for data are missing.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise M3Error(f"--actors needs Ray Data ({error}): pip install 'm3-router[cluster]'") from None
+    if cluster.address is None:
+        ray.init(address="local", num_cpus=cluster.actors + 1, include_dashboard=False, log_to_driver=False)
+    else:
+        ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        describe = ray.remote(num_cpus=1, num_gpus=cluster.gpus_per_actor)(_describe)
+        meta = ray.get(describe.remote(load, showing))
+        if isinstance(meta, str):  # an error, which Ray would wrap
+            raise M3Error(meta)
+        table = SweptTable(out, meta)
+        before = len(table.failures)
+        new = records = problems = 0
+        context = ray.data.DataContext.get_current()
+        context.target_max_block_size = context.target_min_block_size = 1  # else one block holds all batches
+        context.enable_progress_bars = False
+        batches = ray.data.read_datasource(_source(source, table), override_num_blocks=1)
+        results = batches.map_batches(
+            Labeller,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=cluster.actors, max_tasks_in_flight_per_actor=BATCHES_AHEAD),
+            num_cpus=1,
+            num_gpus=cluster.gpus_per_actor,
+            fn_constructor_kwargs={"load": load, "out": out, "meta": meta, "showing": showing},
+        )
+        with progress(source, table) as bar:
+            for row in results.iter_rows():
+                new += row["new"]
+                records, problems = max(records, row["records"]), max(problems, row["problems"])
+                bar.update(row["new"] + row["failed"])
+    finally:
+        ray.shutdown()
+    check_some(source, records + problems)
+    failures = len(read_failures(out))
+    return Swept(int(records), int(new), failures - before, failures), meta.model
+
+
+class Labeller:
+    """An actor of the sweep: holds the model, answers batches and keeps what became of them."""
+
+    def __init__(self, load: Callable[[], M3], out: Path, meta: LabelMeta, showing: Showing):
+        torch.set_flush_denormal(True)
+        self._m3 = load()
+        self._out, self._meta, self._showing = out, meta, showing
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
+        """Answer one batch: its records pickled, and how many were read up to it."""
+        (groups,) = map(pickle.loads, batch["batch"])  # made by `_row` in this same cluster, never a file's
+        loaded = load_batch(groups, self._m3, self._showing.layout)
+        rows, failures = label_batch(self._m3, loaded, self._showing.manner)
+        keep(self._out, self._meta, rows, failures)
+        told = {name: [int(batch[name][0])] for name in ("records", "problems")}
+        return {"new": [len(rows) // len(self._meta.ladder)], "failed": [len(failures)], **told}
+
+
+def _describe(load: Callable[[], M3], showing: Showing) -> LabelMeta | str:
+    """What the model's table says of itself, or why the model can't be loaded."""
+    try:
+        return table_meta(load(), showing.version)
+    except M3Error as error:
+        return str(error)
+
+
+def _source(source: RecordStream, table: SweptTable) -> Any:
+    """What Ray Data reads: a row a batch, and at last an empty one, with the number of records up to it.
+
+    What the table knew at the beginning is left out, so that a task that is started again gives the same.
+    """
+    from ray.data import Datasource, ReadTask
+    from ray.data.block import BlockMetadata
+
+    def read() -> Iterator[pa.Table]:
+        todo = Todo(source, table)
+        for groups in todo:
+            yield _row(groups, todo)
+        yield _row([], todo)
+
+    class Records(Datasource):
+        def estimate_inmemory_data_size(self) -> int | None:
+            return None
+
+        def get_read_tasks(self, parallelism: int, *args: Any, **kwargs: Any) -> list[ReadTask]:
+            return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None))]
+
+    return Records()
+
+
+def _row(groups: list[Any], todo: Todo) -> pa.Table:
+    batch = pa.array([pickle.dumps(groups)], pa.large_binary())
+    return pa.table({"batch": batch, "records": [todo.records], "problems": [todo.problems]})
