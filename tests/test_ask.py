@@ -1,3 +1,5 @@
+"""The command ask-m3: the router's scale, a given one or all, and what it refuses."""
+
 import json
 
 import pytest

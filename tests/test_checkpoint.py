@@ -1,3 +1,5 @@
+"""A model's folder: written and read back the same, and refused by name where something is missing."""
+
 import json
 
 import pytest

@@ -1,3 +1,5 @@
+"""The drawn corpus: pictures and questions follow from split, seed and index, and splits share nothing."""
+
 import re
 from collections import Counter
 

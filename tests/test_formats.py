@@ -1,3 +1,5 @@
+"""The wordings of conversations, and which of their tokens are learnt."""
+
 import pytest
 from m3_toys import toy_m3, toy_prompt
 from transformers import PreTrainedTokenizerFast

@@ -1,3 +1,5 @@
+"""Answers to mixed requests: in a batch as one by one, and as transformers' own generate gives them."""
+
 import pytest
 import torch
 from m3_toys import toy_m3, toy_pictures

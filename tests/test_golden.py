@@ -1,3 +1,5 @@
+"""benchmarks/golden.py: the recorded outputs of the original code are met, and a difference is found."""
+
 import json
 import shutil
 import subprocess

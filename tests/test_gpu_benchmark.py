@@ -1,3 +1,5 @@
+"""benchmarks/gpu.py on a CPU, in small: every part is measured, and a missing GPU is told."""
+
 import json
 import subprocess
 import sys

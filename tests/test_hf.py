@@ -1,3 +1,5 @@
+"""Checkpoints in transformers' formats: read, exported and read back, with the same logits."""
+
 import json
 import shutil
 

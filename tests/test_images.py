@@ -1,3 +1,5 @@
+"""Pictures as the tower gets them: cropped, padded and resized as LLaVA and CLIP do."""
+
 from dataclasses import replace
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The informed bound on made-up worlds: latents that tell are worth much, others nothing."""
+
 import numpy as np
 
 from training_data.drawn.informed import informed_bound

@@ -1,3 +1,5 @@
+"""Checkpoints as released: their files, shards, towers and names of weights, whole and broken."""
+
 import json
 import shutil
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The training loss: the mean over the scales, of answers alone, packed as apart."""
+
 import torch
 from m3_toys import packed, toy_m3
 from torch.nn import functional as F

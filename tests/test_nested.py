@@ -1,3 +1,5 @@
+"""All questions about a picture at all scales in one row: the same answers and scores as separate requests."""
+
 import pytest
 import torch
 from m3_toys import toy_m3, toy_pictures

@@ -1,3 +1,5 @@
+"""The readers `own` and `datasets`: what one's own table may look like, and what is wrong with a row."""
+
 import base64
 import json
 import tracemalloc

@@ -1,3 +1,5 @@
+"""Pooling: the paper's ladder, the naive loop's averages, and numbers off the ladder."""
+
 import pickle
 
 import pytest

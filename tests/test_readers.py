@@ -1,3 +1,5 @@
+"""All readers of benchmarks in text formats: each row comes out as its authors mean it, or is told as a problem."""
+
 import json
 import re
 from dataclasses import replace

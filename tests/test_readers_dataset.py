@@ -1,3 +1,5 @@
+"""Readers of Hugging Face datasets and Parquet files: MMMU, MathVista, own ones."""
+
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq

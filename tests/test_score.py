@@ -1,3 +1,5 @@
+"""Scores of given answers: the sum of stepwise log-probabilities, in mixed batches as alone."""
+
 import pytest
 import torch
 from m3_toys import toy_m3, toy_pictures

@@ -1,3 +1,5 @@
+"""The measures of right answers, each on cases that its benchmark's definition decides."""
+
 import pytest
 
 from complexity.errors import InvalidInput

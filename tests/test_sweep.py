@@ -1,3 +1,5 @@
+"""The command sweep-m3 on the drawn corpus: what it writes, and that a killed sweep goes on."""
+
 import json
 import signal
 import subprocess

@@ -1,3 +1,5 @@
+"""m3-tiny's tower: cells know their places, and any number of pictures goes through."""
+
 import torch
 
 from serving.m3.tower import ConvTower

@@ -1,3 +1,5 @@
+"""The tower's statistics: what they count, for any width and number of tiles."""
+
 import numpy as np
 import torch
 from m3_toys import toy_m3

@@ -1,3 +1,5 @@
+"""Training m3-tiny: losses fall, a stopped run goes on to the same weights, and schedules are as said."""
+
 import pytest
 import torch
 from m3_toys import packed, toy_m3

@@ -1,3 +1,5 @@
+"""Tuning checkpoints: the original's loss and gradients, LoRA, restarts, and several processes."""
+
 import json
 import shutil
 import subprocess

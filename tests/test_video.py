@@ -1,3 +1,5 @@
+"""Videos as collages: which frames are taken and where they stand."""
+
 import shutil
 
 import av

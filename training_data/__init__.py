@@ -1,0 +1,1 @@
+"""How do we know? Corpora, readers, scorers, sweeps and analysis: where labels come from."""

@@ -1,5 +1,7 @@
-"""How much could any router gain on a corpus? The informed predictor (router/informed.py) against the per-family
-lookup at equal mean tokens, both cross-fitted by picture."""
+"""What any router could gain on the drawn corpus: the informed predictor against the per-family lookup.
+
+Both at equal mean tokens and cross-fitted by picture; router/informed.py has the predictor.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

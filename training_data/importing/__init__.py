@@ -1,0 +1,1 @@
+"""Label tables from other evaluation tools' results."""

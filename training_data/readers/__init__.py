@@ -1,0 +1,1 @@
+"""Benchmarks and own data as records of pictures, questions and right answers."""
