@@ -2,9 +2,10 @@ PYTHON ?= python3
 PORT ?= 8000
 CASES ?= 50000
 REQUESTS ?= 20000
+TABLES ?= tiny serving routing
 STAMP := .venv/.installed
 
-.PHONY: install serve test check test-cluster test-vllm fuzz chaos lint clean
+.PHONY: install serve test check test-cluster test-vllm fuzz chaos tables docs lint clean
 
 install: $(STAMP)
 
@@ -48,6 +49,15 @@ fuzz: install
 
 chaos: install
 	.venv/bin/python benchmarks/chaos.py --requests $(REQUESTS)
+
+# the tables of the README: TABLES="tiny serving" takes some 20 minutes, routing hours
+tables: install
+	.venv/bin/python benchmarks/tables.py --measure $(TABLES)
+
+# what is written from other files: tables from docs/*.json, a line a file
+docs: install
+	.venv/bin/python benchmarks/tables.py
+	.venv/bin/python docs/files.py
 
 lint: install
 	.venv/bin/ruff check .

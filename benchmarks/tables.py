@@ -4,8 +4,8 @@
     python benchmarks/tables.py --check                      # name those that aren't as the JSON has them
     python benchmarks/tables.py --measure tiny serving routing   # run the commands first: minutes; routing takes hours
 
-A table stands between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`. What was measured is kept with its command,
-commit and machine. Prints progress on stderr and, as its last line, one JSON object.
+A table stands between the lines `<!-- begin NAME -->` and `<!-- end NAME -->`. What was measured is kept with its
+command, commit and machine. Prints progress on stderr and, as its last line, one JSON object.
 """
 
 import argparse
@@ -90,7 +90,13 @@ def served(kept: dict[str, Any]) -> str:
     for each in kept["result"]["rows"]:
         if each["policy"] in SERVED:
             p95 = "" if each["p95_ms"] is None else f"{each['p95_ms']:.0f} ms"
-            figures = [f"{each['rps']:.1f}", p95, points(each["accuracy"]), f"{each['tokens']:.1f}", f"{each['cpu_ms']:.1f}"]
+            figures = [
+                f"{each['rps']:.1f}",
+                p95,
+                points(each["accuracy"]),
+                f"{each['tokens']:.1f}",
+                f"{each['cpu_ms']:.1f}",
+            ]
             rows.append((list(SERVED).index(each["policy"]), [SERVED[each["policy"]], *figures]))
     heads = ["policy", "requests a second", f"p95 at {kept['result']['common_rate']:.1f} a second", "accuracy"]
     return table([*heads, "mean visual tokens", "CPU ms a request"], [row for _, row in sorted(rows)])

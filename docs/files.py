@@ -16,7 +16,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/files.md"
 FOLDERS = ("complexity", "router", "serving", "training_data", "benchmarks", "deploy", "docs", "tests")
-ROOTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "Makefile", "pyproject.toml", "ray_app.yaml", ".ci/run")
+ROOTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "Makefile",
+    "pyproject.toml",
+    "ray_app.yaml",
+    ".ci/run",
+)
 WHOLE = {  # folders that are told as one, and files that can't say what they are
     "router/artifacts": "The shipped routers: m3-tiny decides before dispatch, m3-tiny-tower after the model's tower.",
     "serving/m3/weights": "The shipped model, m3-tiny, with its card.",

@@ -29,6 +29,14 @@ def run(command: list[str], source: str, server: Server) -> str:
 
 
 @pytest.mark.ray
+def test_serving_says_what_the_readme_shows(server):
+    """Its first lines in the terminal, but for the port."""
+    shown = next(block for block in blocks("text") if block.startswith("$ make serve")).splitlines()[1:]
+    said = server.log.read_text().replace(server.url, "http://127.0.0.1:8000").splitlines()
+    assert said[: len(shown)] == shown
+
+
+@pytest.mark.ray
 def test_the_curl_example_works_as_pasted(server):
     """The answer and the decision are those that the README shows."""
     (source,) = blocks("bash")
@@ -53,10 +61,3 @@ def test_the_python_example_works_as_pasted():
     ran = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout in blocks("text")
-
-
-def test_every_file_that_the_readme_names_is_there():
-    """No link or path in the README leads nowhere."""
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,0 +1,316 @@
+"""The pages: every block in them is run, compared or excused; every command, option, link and file in them exists."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from documents import PAGES, UNKNOWN, Block, anchors, blocks, command, inline_commands, name_of, prose, run_all
+
+from serving.ask import main as ask
+from serving.settings import ROOT, Knob, Settings
+from serving.wire import Feedback
+from training_data.drawn.corpus import draw_item
+
+HERE = "tests/test_docs.py::"
+SMALL = "in small: " + HERE + "test_the_shipped_routers_commands_in_small"
+OWN = HERE + "test_from_questions_to_a_router_as_pasted"
+LOOP = "tests/test_loop.py::test_feedback_becomes_a_router_that_watches_then_decides_for_some_then_for_all"
+SERVED = "tests/test_readme.py::test_serving_says_what_the_readme_shows"
+SEVEN_B = "not run: needs 7B weights, which the tests don't have"
+BLOCKS: dict[
+    str, list[tuple[str, str]]
+] = {  # of each page in order: how a block begins, and who runs it or why nobody does
+    "README.md": [
+        ("make serve ", "tests/test_docs.py::test_make_serve_is_what_the_tests_serve"),
+        ("$ make serve", SERVED),
+        ("curl -s http", "tests/test_readme.py::test_the_curl_example_works_as_pasted"),
+        ("{", "tests/test_readme.py::test_the_curl_example_works_as_pasted"),
+        ("import base64", "tests/test_readme.py::test_the_openai_example_works_as_pasted"),
+        ("What color is the background? green", "tests/test_readme.py::test_the_openai_example_works_as_pasted"),
+        ("from PIL import Image", "tests/test_readme.py::test_the_python_example_works_as_pasted"),
+        ("green True", "tests/test_readme.py::test_the_python_example_works_as_pasted"),
+        ("$ ask-m3 --image docs/example.png --all", HERE + "test_all_scales_are_answered_as_shown"),
+        ("ask-m3 --image photo.jpg", SEVEN_B),
+        ("hf download", SEVEN_B),
+        ("sweep-m3 --read own", OWN),
+        ("sweep-m3 --split train", SMALL),
+        ("kubectl create secret", "not run: needs a Kubernetes cluster; tests/test_deploy.py checks the file"),
+        ("      redis_url: redis", HERE + "test_settings_shown_are_settings"),
+        ("complexity/ ", HERE + "test_the_tree_names_folders_that_are_there"),
+    ],
+    "CONTRIBUTING.md": [("make install", "not run: it is what runs the tests; targets and marks are looked up")],
+    "docs/analysis.md": [
+        ("sweep-m3 --split test", SMALL),
+        ("analyze-m3 --scores", "tests/test_analyze.py::test_published_scores_as_a_command"),
+    ],
+    "docs/data.md": [
+        ("picture,question", "tests/test_readers.py::test_the_documented_data_is_read"),
+        ('{"picture"', "tests/test_readers.py::test_the_documented_data_is_read"),
+    ],
+    "docs/feedback.md": [
+        ("curl -s http", HERE + "test_the_feedback_shown_is_a_feedback"),
+        ("train-router labels --feedback", LOOP),
+        ("deployments:", LOOP),
+        ("user_config: {canary", LOOP),
+        ("user_config: {artifact", LOOP),
+    ],
+    "docs/import.md": [
+        ("import-m3 --from lmms-eval", "tests/test_import_m3.py::test_the_documented_commands_are_taken")
+    ],
+    "docs/labels.md": [
+        ("from pathlib", "tests/test_train_router.py::test_a_table_made_as_the_documentation_says_trains_a_router"),
+        ("sweep-m3 --read own", OWN),
+        (
+            "sweep-m3 --read own",
+            "in small: tests/test_sweep_cluster.py::test_a_killed_actor_and_a_killed_driver_lose_and_double_nothing",
+        ),
+    ],
+    "docs/models.md": [
+        ("ask-m3 --image photo.jpg", SEVEN_B),
+        ("train-m3 --model", "in small: tests/test_tune.py::test_llavas_are_tuned_into_transformers_format"),
+    ],
+    "docs/your-data.md": [
+        ('{"picture"', HERE + "test_what_cannot_be_asked_is_told_as_shown"),
+        ("sweep-m3 --read own", HERE + "test_what_cannot_be_asked_is_told_as_shown"),
+        ("sweep-m3: 2 set aside", HERE + "test_what_cannot_be_asked_is_told_as_shown"),
+        ("analyze-m3 labels", OWN),
+        ("train-router labels", OWN),
+    ],
+}
+CONVERSATION = [{"id": "a", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}]
+
+
+def shown(page: str, begin: str) -> Block:
+    """The block of a page that begins so."""
+    return next(block for block in blocks(page) if block.text.startswith(begin))
+
+
+@pytest.mark.parametrize("page", [name_of(page) for page in PAGES])
+def test_every_block_has_somebody_who_runs_it_or_a_reason(page: str):
+    found, known = blocks(page), BLOCKS.get(page, [])
+    assert [block.text.splitlines()[0][:60] for block in found if not known] == []
+    assert len(found) == len(known)
+    for block, (begin, _) in zip(found, known, strict=True):
+        assert block.text.startswith(begin), f"{page} has a block that BLOCKS doesn't know: {block.text[:60]!r}"
+
+
+def test_the_tests_that_run_the_blocks_exist():
+    named = {by.removeprefix("in small: ") for known in BLOCKS.values() for _, by in known}
+    for test in named:
+        if not test.startswith("not run: "):
+            file, name = test.split("::")
+            assert f"def {name}(" in (ROOT / file).read_text(), test
+
+
+@pytest.mark.slow
+def test_every_command_in_a_block_is_taken_by_its_parser(tmp_path: Path):
+    """With one option more that nobody has, nothing but that one is refused."""
+    (tmp_path / "llava_v1_5_mix665k.json").write_text(json.dumps(CONVERSATION))
+    found = [each for page in map(name_of, PAGES) for block in blocks(page) for each in block.commands()]
+    assert len(found) > 20
+    for (script, *arguments), (code, said) in zip(
+        found, run_all([[*each, UNKNOWN] for each in found], tmp_path), strict=True
+    ):
+        last = said.strip().splitlines()[-1]
+        assert code == 2 and last.endswith((f"unrecognized arguments: {UNKNOWN}", f"Trainer knows {UNKNOWN}")), (
+            script,
+            arguments,
+            last,
+        )
+
+
+@pytest.mark.slow
+def test_every_option_in_a_sentence_is_one_of_its_command(tmp_path: Path):
+    found = [each for page in PAGES for each in inline_commands(page)]
+    scripts = sorted({script for script, *_ in found})
+    helps = dict(zip(scripts, run_all([[script, "--help"] for script in scripts], tmp_path), strict=True))
+    tune = run_all([["training_data.train_m3:main", "--model", "-", "--help"]], tmp_path)[0][1]
+    assert len(found) > 20
+    for script, *arguments in found:
+        code, said = helps[script]
+        assert code == 0, script
+        known = said + tune * script.startswith("training_data.train_m3")
+        for option in (word for word in arguments if word.startswith("--")):
+            assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", known), (script, option)
+
+
+def test_every_target_of_make_exists():
+    texts = "".join(page.read_text() for page in PAGES if page.name != "log.md")
+    targets = set(re.findall(r"(?:^|[`$] ?)make ([a-z][\w-]*)", texts, re.MULTILINE))
+    assert {"serve", "test"} <= targets
+    assert targets - set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) == set()
+
+
+def test_every_extra_exists():
+    texts = "".join(page.read_text() for page in PAGES if page.name not in ("log.md", "CHANGELOG.md"))
+    extras = set(re.findall(r"(?:m3-router|\.)\[([a-z]+)\]", texts)) | set(re.findall(r"extra `([a-z]+)`", texts))
+    project = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
+    assert (
+        extras and extras - set(re.findall(r"^([a-z]+) = \[", project.partition("[project.scripts]")[0], re.M)) == set()
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_link_leads_nowhere(page: Path):
+    for link in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", prose(page)):
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ("log.md", "CHANGELOG.md")], ids=name_of)
+def test_no_file_is_named_that_isnt_there(page: Path):
+    """Files in `code` style that lie in one of the project's folders."""
+    folders = "complexity|router|serving|training_data|benchmarks|tests|docs|deploy"
+    for name in re.findall(rf"`((?:{folders})/[\w/.-]+\.(?:py|md|yaml|json|html|png|csv))`", prose(page)):
+        assert (ROOT / name).exists(), name
+
+
+def test_what_is_generated_is_current():
+    for script in ("benchmarks/tables.py", "docs/files.py"):
+        ran = subprocess.run([sys.executable, script, "--check"], cwd=ROOT, capture_output=True, text=True)
+        assert ran.returncode == 0, f"{script}: {ran.stdout}{ran.stderr}"
+
+
+def test_a_measured_table_says_what_made_it():
+    for name in ("serving", "tiny"):
+        kept = json.loads((ROOT / f"docs/{name}.json").read_text())
+        assert {"command", "commit", "machine", "result"} <= kept.keys()
+        assert command(kept["command"])
+
+
+def test_every_script_of_benchmarks_is_in_its_index():
+    index = (ROOT / "benchmarks/README.md").read_text()
+    assert [path.name for path in (ROOT / "benchmarks").glob("*.py") if path.name not in index] == []
+
+
+def test_make_serve_is_what_the_tests_serve():
+    """But for the port, which the tests choose."""
+    ran = subprocess.run(["make", "-n", "serve", "PORT=8123"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1].endswith("serve-m3 --config ray_app.yaml --port 8123")
+
+
+def test_the_tree_names_folders_that_are_there():
+    tree = shown("README.md", "complexity/ ").text
+    assert all((ROOT / line.split()[0]).is_dir() for line in tree.splitlines())
+
+
+def test_settings_shown_are_settings():
+    """The README's lines under `args`, with a whole digest in the place of the one that is cut short."""
+    text = shown("README.md", "      redis_url").text
+    settings = Settings.model_validate(yaml.safe_load(text.replace("5e88...", "0" * 64)))
+    assert settings.redis_url and settings.feedback_dir and settings.api_keys[0].tokens_per_minute
+
+
+def test_every_user_config_shown_is_one():
+    for block in blocks("docs/feedback.md"):
+        if block.language == "yaml":
+            told = yaml.safe_load(block.text)
+            (deployment,) = told.get("deployments", [told])
+            Knob.model_validate(deployment["user_config"])
+
+
+def test_the_feedback_shown_is_a_feedback():
+    text = shown("docs/feedback.md", "curl").text
+    body = re.search(r"-d '(.*)'", text)
+    assert body and Feedback.model_validate_json(body[1]).score == 1
+
+
+def test_all_scales_are_answered_as_shown(capsys: pytest.CaptureFixture[str]):
+    """All but the milliseconds."""
+    asked, *table = shown("README.md", "$ ask-m3").text.splitlines()
+    line = command(asked.removeprefix("$ "))
+    assert line
+    with contextlib.chdir(ROOT):
+        assert ask(line[1:]) == 0
+    said = capsys.readouterr().out.splitlines()[:-1]
+    without_time = [[word for k, word in enumerate(row.split()) if k != 3] for row in (*table, *said)]
+    assert without_time[: len(table)] == without_time[len(table) :]
+
+
+def own_data(folder: Path, pictures: int, questions: int) -> list[dict[str, str]]:
+    """Questions about drawn pictures, as somebody's own; the pictures are written into a folder."""
+    (folder / "pictures").mkdir()
+    rows = []
+    for index in range(pictures):
+        item = draw_item("test", 770_000, index, questions)
+        name = f"pictures/{index:04}.png"
+        (folder / name).write_bytes(item.png)
+        rows += [
+            {
+                "picture": name,
+                "question": asked.text,
+                "answer": asked.answer,
+                "task": asked.family,
+                "scorer": "contains",
+            }
+            for asked in item.questions
+        ]
+    return rows
+
+
+def pasted(text: str, folder: Path) -> str:
+    """Run lines as somebody who pastes them into a shell; what they print last, each."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", "-ec", text], cwd=folder, capture_output=True, text=True, timeout=600, env={**os.environ, "PATH": path}
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.slow
+def test_from_questions_to_a_router_as_pasted(tmp_path: Path):
+    """The README's three commands, and those of docs/your-data.md on the same labels."""
+    rows = own_data(tmp_path, pictures=24, questions=3)
+    lines = ["picture,question,answer,task,scorer", *(",".join(f'"{cell}"' for cell in row.values()) for row in rows)]
+    (tmp_path / "questions.csv").write_text("\n".join(lines))
+    pasted(shown("README.md", "sweep-m3 --read own").text, tmp_path)
+    assert (tmp_path / "analysis/analysis.html").exists() and (
+        tmp_path / "router/artifacts/mine/artifact.json"
+    ).exists()
+    told = json.loads(pasted(shown("docs/your-data.md", "train-router").text, tmp_path).splitlines()[-1])
+    assert told["target"] == "--budget 60" and (tmp_path / "report/routing.html").exists()
+
+
+@pytest.mark.slow
+def test_what_cannot_be_asked_is_told_as_shown(tmp_path: Path):
+    """docs/your-data.md with its two wrong rows, and four right ones in the form of its example."""
+    rows = own_data(tmp_path, pictures=2, questions=2)
+    example = json.loads(shown("docs/your-data.md", "{").text)
+    assert all(row.keys() == example.keys() for row in rows)
+    rows += [{**rows[0], "picture": "pictures/none.png"}, {**rows[0], "question": " "}]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = json.loads(pasted(shown("docs/your-data.md", "sweep-m3 --read").text, tmp_path))
+    assert told.keys() == json.loads(shown("docs/your-data.md", "sweep-m3: 2").text.splitlines()[1]).keys()
+    assert (told["records"], told["failed"]) == (len(rows) - 2, 2)
+    failures = (tmp_path / "labels/failures").rglob("*")
+    reasons = "".join(path.read_text() for path in failures if path.is_file())
+    assert "there is no picture 'pictures/none.png'" in reasons and "'question' is empty" in reasons
+
+
+@pytest.mark.slow
+def test_the_shipped_routers_commands_in_small(tmp_path: Path):
+    """The sweeps and the training that the README names, and docs/analysis.md's command on them, on 60 pairs each."""
+    text = re.sub(r"--pairs \d+", "--pairs 60", shown("README.md", "sweep-m3 --split train").text)
+    report = json.loads(pasted(text, tmp_path).splitlines()[-1])
+    published = json.loads((ROOT / "docs/routing.json").read_text())
+    assert published.keys() <= report.keys()
+    assert [each["name"] for each in report["policies"]] == [each["name"] for each in published["policies"]]
+    analyze = shown("docs/analysis.md", "sweep-m3 --split test").text.splitlines()[-1]
+    pasted(analyze, tmp_path)
+    assert (tmp_path / "docs/analysis.html").exists()
+
+
+def test_marks_that_are_named_are_registered():
+    named = set(re.findall(r"not (\w+)", blocks("CONTRIBUTING.md")[0].text))
+    markers = (ROOT / "pyproject.toml").read_text().partition("markers = [")[2]
+    assert named and all(f'"{name}:' in markers for name in named)
