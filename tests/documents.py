@@ -99,7 +99,7 @@ def inline_commands(page: Path) -> Iterator[list[str]]:
             yield found
 
 
-def run_all(commands: list[list[str]], folder: Path) -> list[tuple[int | None, str]]:
+def run_all(commands: list[list[str]], folder: Path, limit_s: float = 300) -> list[tuple[int | None, str]]:
     """Run commands one after the other in one process of its own; exit code and what each says."""
     told = subprocess.run(
         [sys.executable, "-c", DRIVER],
@@ -107,7 +107,7 @@ def run_all(commands: list[list[str]], folder: Path) -> list[tuple[int | None, s
         input=json.dumps([[script, arguments] for script, *arguments in commands]),
         stdout=subprocess.PIPE,
         text=True,
-        timeout=300,
+        timeout=limit_s,
         check=True,
     )
     return [(code, said) for code, said in json.loads(told.stdout)]
