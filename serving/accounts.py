@@ -81,6 +81,10 @@ class Accounts:
             0 if before is None else before.visual_tokens,
         )
 
+    def over_limit(self) -> None:
+        """A request was refused since its key's limit doesn't hold its tokens."""
+        self.metrics.rate_limited()
+
     def judged(self, score: float) -> None:
         """Somebody told how good an answer was."""
         self.metrics.feedback(score)

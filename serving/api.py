@@ -36,7 +36,7 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
         names_requests: send x-request-id back; off behind a server that does so itself.
     """
     settings = service.settings
-    app = FastAPI(title="M3 router", docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="M3 router", docs_url=None, redoc_url=None)  # theirs load scripts from elsewhere
     open_paths = OPEN + (page.PATHS if settings.page else ())
     app.add_middleware(Access, keys=settings.api_keys, open_paths=open_paths)  # the last one added is the outermost
     app.add_middleware(LastResort)

@@ -204,6 +204,7 @@ class Service:
         tokens = self.cost(wanted, decision)
         allowance = await self.limiter.take(key.name, tokens, key.tokens_per_minute)
         if not allowance.allowed:
+            self.accounts.over_limit()
             raise OverLimit(tokens, allowance)
         return allowance
 

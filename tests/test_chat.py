@@ -173,7 +173,9 @@ def test_with_keys_every_route_but_health_asks_for_one():
 
 def test_a_key_spends_visual_tokens_and_gets_them_back_for_what_failed():
     settings = Settings.model_validate({"api_keys": KEYS})
-    service = Service(FakeRouter(), LocalModel(FakeM3()), INFO, settings, limiter=RateLimiter(None, clock=lambda: 0.0))
+    seen = CollectedMetrics()
+    limiter, accounts = RateLimiter(None, clock=lambda: 0.0), Accounts(INFO, Metrics(seen.make))
+    service = Service(FakeRouter(), LocalModel(FakeM3()), INFO, settings, limiter=limiter, accounts=accounts)
     fine, failing = chat_body("What does it say?"), chat_body("refuse")
     failed, first, second, coarse, never = send(
         create_app(service),
@@ -189,6 +191,7 @@ def test_a_key_spends_visual_tokens_and_gets_them_back_for_what_failed():
     assert int(second.headers["retry-after"]) >= 50
     assert coarse.status_code == 200 and coarse.headers["x-ratelimit-remaining-tokens"] == "23"
     assert never.status_code == 400 and error_of(never)["code"] == "rate_limit_too_low"
+    assert seen.total(metrics.RATE_LIMITED) == 2
 
 
 def test_every_answer_names_its_request(app):

@@ -19,6 +19,7 @@ STYLE = """
 .samples figure { margin: 0 } .samples img { width: 192px }
 .said { list-style: none; padding: 0; margin: .3rem 0 } .said li { display: flex; gap: .5rem; padding: .1rem .4rem;
   margin: .15rem 0; border-radius: 4px } .said b { min-width: 2.6rem; text-align: right; font-weight: 400 }
+.said span { min-width: 0; overflow-wrap: anywhere }
 .right { background: var(--good-paper); color: var(--good) } .wrong { background: var(--bad-paper); color: var(--bad) }
 .verdict { font-weight: 600 }
 """
