@@ -142,6 +142,12 @@ def oracle(
     Args:
         score: (B, S) in [0, 1]; right means `score >= threshold`.
         unsolved: what a sample wrong at every scale is charged: "coarsest" (M3's authors) or "finest" (CARES).
+
+    >>> score = np.array([[0, 0, 1, 0, 1], [0, 0, 0, 0, 0]])
+    >>> oracle(score, (1, 9, 36, 144, 576), unsolved="coarsest").tokens.tolist()
+    [36, 1]
+    >>> oracle(score, (1, 9, 36, 144, 576), unsolved="finest").tokens.tolist()
+    [36, 576]
     """
     right = np.asarray(np.asarray(score) >= threshold)  # (B, S)
     solved = np.asarray(right.any(axis=1))

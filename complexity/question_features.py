@@ -77,7 +77,11 @@ def question_features(question: str) -> np.ndarray:
 
 
 def kinds_of_words(question: str) -> list[str]:
-    """The question's words as they are hashed: capitals, numbers and names of colours by kind, others in lower case."""
+    """The question's words as they are hashed: capitals, numbers and names of colours by kind, others in lower case.
+
+    >>> kinds_of_words("Where is the red EXIT sign beside number 12?")
+    ['where', 'is', 'the', '<COLOUR>', '<CAPITALS>', 'sign', 'beside', 'number', '<NUMBER>']
+    """
     return [_kind(token) for token in _TOKENS.findall(question)]
 
 

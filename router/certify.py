@@ -78,7 +78,11 @@ def certified_price(
 
 
 def flip_bound(flips: int, rows: int, confidence: float) -> float:
-    """Upper limit of a rate seen `flips` times in `rows` (Clopper and Pearson, 1934)."""
+    """Upper limit of a rate seen `flips` times in `rows` (Clopper and Pearson, 1934).
+
+    >>> round(flip_bound(49, 981, 0.9), 4)
+    0.0601
+    """
     return 1.0 if flips >= rows else float(beta.ppf(confidence, flips + 1, rows - flips))
 
 
@@ -86,6 +90,9 @@ def rows_needed(alpha: float, rate: float, confidence: float, power: float = 0.9
     """Samples from which on a price with true flip rate `rate` is certified at `alpha` in `power` of all draws.
 
     None where more than `most` would be needed. For one test; a sequence needs a little more.
+
+    >>> rows_needed(0.03, 0.015, 0.9)
+    707
     """
     rows, step = 1, 1
     while rows <= most and not _enough(rows, alpha, rate, confidence, power):

@@ -39,6 +39,9 @@ class Costs:
 
         Raises:
             InvalidInput: a rung has no cost, or costs don't rise along the ladder.
+
+        >>> Costs("ms", {1: 12.9, 9: 13.1, 36: 16.1}).on((1, 36)).values
+        (12.9, 16.1)
         """
         missing = [tokens for tokens in ladder if tokens not in self.by_tokens]
         if missing:

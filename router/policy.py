@@ -68,6 +68,12 @@ def choose(
     Raises:
         InvalidInput: a senseless price, a floor above the ceiling, or lengths that don't fit the ladder's.
         OffLadder: floor or ceiling isn't a rung.
+
+    >>> chances = np.array([0.03, 0.16, 0.77, 0.89, 0.88])
+    >>> [int(choose(chances, (1, 9, 36, 144, 576), price)) for price in (0.01, 0.0004, 0, -1)]
+    [36, 144, 144, 576]
+    >>> int(choose(chances, (1, 9, 36, 144, 576), 0.0004, ceiling=36))
+    36
     """
     check_price(price)
     allowed = check_bounds(ladder, floor, ceiling)
@@ -100,6 +106,9 @@ def worth(probabilities: np.ndarray, costs: Sequence[float]) -> np.ndarray:
 
     Rung j beats rung i < j as long as the price is under (P_j - P_i) / (cost_j - cost_i), so it beats all of them
     under the smallest of these slopes.
+
+    >>> worth(np.array([0.5, 0.75, 0.75]), (1, 9, 36)).tolist()
+    [inf, 0.03125, 0.0]
     """
     p = np.asarray(probabilities, np.float64)
     cost = np.asarray(costs, np.float64)

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 from documents import PAGES, UNKNOWN, Block, anchors, blocks, command, inline_commands, name_of, prose, run_all
+from ray.serve.schema import DeploymentSchema
 
+from serving.access import ApiKey
 from serving.ask import main as ask
+from serving.metrics import ALL
 from serving.settings import ROOT, Knob, Settings
 from serving.wire import Feedback
 from training_data.drawn.corpus import draw_item
@@ -298,7 +301,7 @@ def test_what_cannot_be_asked_is_told_as_shown(tmp_path: Path):
 @pytest.mark.slow
 def test_the_shipped_routers_commands_in_small(tmp_path: Path):
     """The sweeps and the training that the README names, on 30 pairs each."""
-    (*_, (code, said)) = run_in_small(shown("README.md", "sweep-m3 --split train"), tmp_path)
+    (*_, (code, said)) = run_in_small(shown("README.md", "sweep-m3 --split train"), tmp_path, pairs=30)
     assert code == 0, said
     report, published = json.loads(said.splitlines()[-1]), json.loads((ROOT / "docs/routing.json").read_text())
     assert published.keys() <= report.keys()
@@ -307,15 +310,28 @@ def test_the_shipped_routers_commands_in_small(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_shipped_analysis_commands_in_small(tmp_path: Path):
-    """Those of docs/analysis.md, on 30 pairs each."""
-    (*_, (code, said)) = run_in_small(shown("docs/analysis.md", "sweep-m3 --split test"), tmp_path)
+    """Those of docs/analysis.md, on 12 pairs each."""
+    (*_, (code, said)) = run_in_small(shown("docs/analysis.md", "sweep-m3 --split test"), tmp_path, pairs=12)
     assert code == 0 and (tmp_path / "docs/analysis.html").exists(), said
 
 
-def run_in_small(block: Block, folder: Path) -> list[tuple[int | None, str]]:
+def run_in_small(block: Block, folder: Path, pairs: int) -> list[tuple[int | None, str]]:
     """Run a block's commands in a folder, with few pairs."""
-    commands = [re.sub(r"--pairs \d+", "--pairs 30", shlex.join(words)) for words in block.commands()]
+    commands = [re.sub(r"--pairs \d+", f"--pairs {pairs}", shlex.join(words)) for words in block.commands()]
     return run_all([shlex.split(each) for each in commands], folder, limit_s=900)
+
+
+def test_the_runbook_speaks_of_every_alert_and_of_metrics_and_settings_that_exist():
+    """Settings are those of ray_app.yaml's args, of the knob, of an API key, and Ray Serve's own of a deployment."""
+    text = (ROOT / "docs/operations.md").read_text()
+    alerts = re.findall(r"- alert: (\w+)", (ROOT / "deploy/alerts.yaml").read_text())
+    assert [alert for alert in alerts if alert not in text] == []
+    declared = {each.name for each in ALL}
+    assert declared - set(re.findall(r"`(m3_\w+)`", text)) <= {"m3_decision_seconds"}  # of use beside others only
+    assert set(re.findall(r"`(m3_\w+)`", text)) <= declared
+    known = {*Settings.model_fields, *Knob.model_fields, *ApiKey.model_fields, *DeploymentSchema.model_fields}
+    known |= {"user_config", "cache", "endpoint", "code", "scale", "why", "arm", "result", "direction", "floor"}
+    assert set(re.findall(r"`([a-z]+_[a-z_]+)`", text)) - declared <= known
 
 
 def test_marks_that_are_named_are_registered():

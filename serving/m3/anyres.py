@@ -15,7 +15,11 @@ Size = tuple[int, int]  # width, height
 
 
 def best_resolution(size: Size, choices: Sequence[Size]) -> Size:
-    """The resolution that keeps most of the picture's pixels and, among equals, wastes fewest; the first of equals."""
+    """The resolution that keeps most of the picture's pixels and, among equals, wastes fewest; the first of equals.
+
+    >>> best_resolution((1000, 400), [(336, 672), (672, 336), (672, 672)])
+    (672, 336)
+    """
     width, height = size
 
     def worth(choice: Size) -> tuple[int, int]:

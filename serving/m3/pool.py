@@ -39,6 +39,12 @@ def pool(features: Tensor, tokens: int) -> Tensor:
 
     Raises:
         OffLadder: `tokens` is not a rung; the original code floors silently instead (ask 100, get 144).
+
+    >>> cells = arange(36.0).reshape(1, 36, 1)  # a grid of 6 x 6, one number a cell
+    >>> pool(cells, 9).flatten().tolist()
+    [3.5, 5.5, 7.5, 15.5, 17.5, 19.5, 27.5, 29.5, 31.5]
+    >>> pool(cells, 1).item()
+    17.5
     """
     grid, width = _grid(features, tokens), features.shape[-1]
     if tokens == features.shape[1]:
@@ -49,7 +55,11 @@ def pool(features: Tensor, tokens: int) -> Tensor:
 
 
 def sample_spatially(features: Tensor, tokens: int) -> Tensor:
-    """Keep the cell at row k // 2, column k // 2 of each k x k square that `pool` would average; shapes as there."""
+    """Keep the cell at row k // 2, column k // 2 of each k x k square that `pool` would average; shapes as there.
+
+    >>> sample_spatially(arange(36.0).reshape(1, 36, 1), 9).flatten().tolist()
+    [7.0, 9.0, 11.0, 19.0, 21.0, 23.0, 31.0, 33.0, 35.0]
+    """
     grid = _grid(features, tokens)
     step = grid // isqrt(tokens)
     at = arange(step // 2, grid, step, device=features.device)
@@ -57,7 +67,11 @@ def sample_spatially(features: Tensor, tokens: int) -> Tensor:
 
 
 def sample_sequentially(features: Tensor, tokens: int) -> Tensor:
-    """Keep every (N / tokens)-th cell in row order, beginning with the first; shapes as in `pool`."""
+    """Keep every (N / tokens)-th cell in row order, beginning with the first; shapes as in `pool`.
+
+    >>> sample_sequentially(arange(36.0).reshape(1, 36, 1), 9).flatten().tolist()
+    [0.0, 4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 28.0, 32.0]
+    """
     _grid(features, tokens)
     return features[:, :: features.shape[1] // tokens]
 
