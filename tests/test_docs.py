@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -128,6 +129,7 @@ def test_every_command_in_a_block_is_taken_by_its_parser(tmp_path: Path):
 
 @pytest.mark.slow
 def test_every_option_in_a_sentence_is_one_of_its_command(tmp_path: Path):
+    """Sentences may leave out what a command needs, so its help is asked."""
     found = [each for page in PAGES for each in inline_commands(page)]
     scripts = sorted({script for script, *_ in found})
     helps = dict(zip(scripts, run_all([[script, "--help"] for script in scripts], tmp_path), strict=True))
@@ -179,6 +181,23 @@ def test_what_is_generated_is_current():
     for script in ("benchmarks/tables.py", "docs/files.py"):
         ran = subprocess.run([sys.executable, script, "--check"], cwd=ROOT, capture_output=True, text=True)
         assert ran.returncode == 0, f"{script}: {ran.stdout}{ran.stderr}"
+
+
+def test_what_measures_the_tables_is_what_the_pages_name():
+    """The README's sweeps, and the commands kept beside the figures."""
+    tables = runpy.run_path(str(ROOT / "benchmarks/tables.py"))
+    sweeps = shown("README.md", "sweep-m3 --split train").commands()
+    assert [command(each) for each in tables["ROUTING"]] == sweeps
+    for name, measured in tables["MEASURED"].items():
+        assert json.loads((ROOT / f"docs/{name}.json").read_text())["command"] == measured
+
+
+def test_a_stale_table_is_found_and_renewed():
+    tables = runpy.run_path(str(ROOT / "benchmarks/tables.py"))
+    text = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb"
+    assert tables["written"](text, "x", "new") == text.replace("old", "new")
+    with pytest.raises(ValueError, match="begin y"):
+        tables["written"](text, "y", "new")
 
 
 def test_a_measured_table_says_what_made_it():
