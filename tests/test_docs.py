@@ -69,6 +69,11 @@ BLOCKS: dict[
     "docs/import.md": [
         ("import-m3 --from lmms-eval", "tests/test_import_m3.py::test_the_documented_commands_are_taken")
     ],
+    "docs/install.md": [
+        ("python3 -m venv", "not run: `make install` does the same, and made what runs the tests"),
+        ("pip install", "tests/test_package.py::test_the_config_that_is_printed_is_the_repositorys"),
+        ("docker build", "not run: needs Docker"),
+    ],
     "docs/labels.md": [
         ("from pathlib", "tests/test_train_router.py::test_a_table_made_as_the_documentation_says_trains_a_router"),
         ("sweep-m3 --read own", OWN),
