@@ -71,8 +71,7 @@ def write_config(file: Path, args: Mapping[str, object], **deployments: Mapping[
     """The shipped ray_app.yaml with other `args`, and other options of its deployments, by their names."""
     told = yaml.safe_load((ROOT / "ray_app.yaml").read_text())
     (application,) = told["applications"]
-    folders = {name: str(ROOT / application["args"][name]) for name in ("model", "artifact")}
-    application["args"] |= folders | args
+    application["args"] |= args
     for deployment in application["deployments"]:
         deployment |= deployments.get(deployment["name"], {})
     file.write_text(yaml.safe_dump(told))

@@ -32,8 +32,8 @@ def test_the_shipped_config_is_read_and_its_port_can_be_overridden():
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("artifact: router", "artefact: router", "artefact: Extra inputs are not permitted"),
-        ("artifact: router/artifacts/m3-tiny", "price: -2", "price: Input should be greater than or equal to -1"),
+        ("threads: 1", "artefact: mine", "artefact: Extra inputs are not permitted"),
+        ("threads: 1", "price: -2", "price: Input should be greater than or equal to -1"),
         ("port: 8000", "port: many", "http_options.port: Input should be a valid integer"),
         ("http_options:", "http_options: [", "is not YAML"),
     ],
@@ -51,7 +51,7 @@ def test_a_config_that_is_not_there_is_refused(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_refused_before_ray_starts(tmp_path):
-    config = read_config(edited(tmp_path, "model: serving/m3/weights/m3-tiny", f"model: {tmp_path}/gone"))
+    config = read_config(edited(tmp_path, "threads: 1", f"model: {tmp_path}/gone"))
     with pytest.raises(StartError, match=f"model: there is no folder {tmp_path}/gone"):
         check_folders(config)
 
