@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,12 +85,13 @@ def wait_for(what: Callable[[], bool], limit_s: float = 90) -> None:
         time.sleep(0.2)
 
 
-def start(log: Path, *options: str, **environment: str) -> Server:
+def start(log: Path, *options: str, command: Sequence[str] = SERVE_M3, **environment: str) -> Server:
     """Start serve-m3 on a free port, with more in its environment, and wait until it says that it is ready."""
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*SERVE_M3, "--port", str(port), *options],
+            [*command, "--port", str(port), *options],
+            cwd=log.parent,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

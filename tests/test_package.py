@@ -1,0 +1,147 @@
+"""The sdist builds the wheel, and the wheel alone serves: no file of the checkout is within reach."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from doubles import chat_body
+from server import Server, start
+
+from router.artifact import load_artifact
+from serving.settings import ROOT, Settings
+
+pytestmark = pytest.mark.slow
+
+PACKAGES = ("complexity", "router", "serving", "training_data")
+APART = {"PYTHONPATH": ""}  # nothing but what is installed
+
+
+@dataclass(frozen=True)
+class Built:
+    """The two files that are published, and what the sdist unpacks to."""
+
+    sdist: Path
+    wheel: Path
+    source: Path
+
+
+def run(*command: str | Path, folder: Path, limit_s: float = 120) -> str:
+    """What a command prints, run in a folder without this checkout on its path."""
+    ran = subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env=os.environ | APART,
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The sdist of this checkout, and the wheel that is built in the unpacked sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder, folder=ROOT)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as packed:
+        packed.extractall(folder, filter="data")
+    source = folder / sdist.name.removesuffix(".tar.gz")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, folder=source)
+    (wheel,) = folder.glob("*.whl")
+    return Built(sdist, wheel, source)
+
+
+@pytest.fixture(scope="module")
+def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`bin` of an environment that holds the wheel, and sees what this one has installed but for its editable project.
+
+    Python reads .pth files, such as an editable project's, in its own site-packages alone, so the folder that this
+    one's .pth names is searched and the .pth files in that aren't read.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)
+    python = folder / "bin/python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", built.wheel, folder=folder)
+    here = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).strip()
+    Path(here, "libraries.pth").write_text(sysconfig.get_path("purelib"))
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def service(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """serve-m3 without options, started in an empty folder."""
+    running = start(tmp_path_factory.mktemp("empty") / "log.txt", command=[str(installed / "serve-m3")], **APART)
+    yield running
+    if running.process.poll() is None:
+        running.stop()
+
+
+def test_the_wheel_holds_the_four_packages_with_their_data_and_the_config_and_nothing_else(built: Built):
+    files = {file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()}
+    names = {file.relative_to(ROOT).as_posix() for file in files if "__pycache__" not in file.parts}
+    wanted = {name for name in names if not name.startswith("training_data/towers/")} | {"serving/ray_app.yaml"}
+    with zipfile.ZipFile(built.wheel) as wheel:
+        held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        assert wheel.read("serving/ray_app.yaml") == (ROOT / "ray_app.yaml").read_bytes()
+    assert held == wanted
+    assert {f"{package}/py.typed" for package in PACKAGES} <= held
+
+
+def test_the_sdist_holds_what_builds_and_tests_it_and_nothing_that_was_made_here(built: Built):
+    tops = {path.name for path in built.source.iterdir()}
+    assert {"Makefile", "constraints.txt", "pyproject.toml", "ray_app.yaml", "tests", "docs", "deploy"} <= tops
+    assert not tops & {".git", ".venv", "build", "dist", "runs"}
+    tested = {file.name for file in (ROOT / "tests").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    assert tested == {file.name for file in (built.source / "tests").rglob("*") if file.is_file()}
+
+
+def test_every_command_is_imported_from_the_wheel(installed: Path, tmp_path: Path):
+    program = (
+        "import json, sys\n"
+        "from importlib.metadata import distribution\n"
+        "for script in distribution('m3-router').entry_points: script.load()\n"
+        f"print(json.dumps([sys.modules[name].__file__ for name in {PACKAGES}]))\n"
+    )
+    files = json.loads(run(installed / "python", "-c", program, folder=tmp_path))
+    assert all(Path(file).is_relative_to(installed.parent) for file in files)
+
+
+def test_the_config_that_is_printed_is_the_repositorys(installed: Path, tmp_path: Path):
+    assert run(installed / "serve-m3", "--print-config", folder=tmp_path) == (ROOT / "ray_app.yaml").read_text()
+
+
+@pytest.mark.ray
+def test_the_wheel_answers_and_decides_as_the_checkout_does(service: Server):
+    asked = chat_body("Which number is on the orange sign?", (ROOT / "docs/example.png").read_bytes())
+    told = httpx.post(f"{service.url}/v1/chat/completions", json=asked, timeout=90).raise_for_status().json()
+    assert told["choices"][0]["message"]["content"] == "45"
+    assert (told["m3"]["why"], told["m3"]["artifact"]) == ("predicted", load_artifact(Settings().artifact).digest)
+
+
+@pytest.mark.ray
+def test_the_wheel_serves_the_page_with_its_samples(service: Server):
+    page = httpx.get(service.url, timeout=20).raise_for_status()
+    assert "<title>M3 router</title>" in page.text
+    folder = ROOT / "serving/page"
+    for file in (path for path in folder.rglob("*") if path.is_file() and path.name != "index.html"):
+        got = httpx.get(f"{service.url}/page/{file.relative_to(folder)}", timeout=20).raise_for_status()
+        assert got.content == file.read_bytes()
+
+
+@pytest.mark.ray
+def test_the_wheels_service_stops_cleanly_and_leaves_nothing_behind(service: Server):
+    children = service.children()
+    assert children and service.stop() == 0
+    assert not service.children()
+    assert {path.name for path in service.log.parent.iterdir()} == {service.log.name}
