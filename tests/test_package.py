@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,7 +73,18 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
     run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)
     python = folder / "bin/python"
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", built.wheel, folder=folder)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--no-deps",
+        "--no-index",
+        built.wheel,
+        folder=folder,
+    )
     here = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).strip()
     Path(here, "libraries.pth").write_text(sysconfig.get_path("purelib"))
     return folder / "bin"
@@ -145,3 +157,60 @@ def test_the_wheels_service_stops_cleanly_and_leaves_nothing_behind(service: Ser
     assert children and service.stop() == 0
     assert not service.children()
     assert {path.name for path in service.log.parent.iterdir()} == {service.log.name}
+
+
+WITHOUT_EXTRAS = """
+import sys
+hidden = ("accelerate", "av", "datasets", "openpyxl", "opentelemetry.exporter.otlp", "pandas", "peft", "vllm")
+sys.modules |= dict.fromkeys(hidden)  # as if not installed: Python then raises ModuleNotFoundError
+
+import json
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+
+from complexity.errors import M3Error
+from serving import ask
+from serving.m3 import load
+from serving.m3.tune import prepare
+from serving.m3.tuning import Recipe
+from serving.settings import Settings
+from serving.tracing import Tracing, open_tracer
+from serving.vllm_engine import VllmM3
+from training_data import sweep, train_m3
+from training_data.readers.workbook import workbook
+
+Path("saved").mkdir()
+Path("saved/dataset_info.json").write_text("{}")
+Path("own.jsonl").write_text(json.dumps({"id": "1", "image": "1.png", "question": "What?", "answer": "this"}))
+
+def told(main, *options):
+    with redirect_stderr(StringIO()) as said:
+        assert main([str(option) for option in options]) == 2
+    return said.getvalue().strip().splitlines()[-1]
+
+def raised(what):
+    try:
+        what()
+    except M3Error as error:
+        return str(error)
+
+print(json.dumps([
+    ["cluster", told(sweep.main, "--read", "own", "--data", "own.jsonl", "--out", "labels", "--actors", 1)],
+    ["data", told(sweep.main, "--read", "datasets", "--data", "saved", "--out", "labels")],
+    ["excel", raised(lambda: next(workbook(Path("results.xlsx"))))],
+    ["trace", raised(lambda: open_tracer(Tracing(exporter="http://127.0.0.1:4318")))],
+    ["tune", told(train_m3.main, "--model", Settings().model, "--data", "own.json", "--out", "tuned")],
+    ["tune", raised(lambda: prepare(load(), Recipe((), 8, False)))],
+    ["video", told(ask.main, "--video", "film.mp4", "What?")],
+    ["vllm", raised(lambda: VllmM3(load()))],
+]))
+"""
+
+
+def test_what_needs_an_extra_names_it_where_it_is_missing(installed: Path, tmp_path: Path):
+    told = json.loads(run(installed / "python", "-c", WITHOUT_EXTRAS, folder=tmp_path))
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    assert {extra for extra, _ in told} == extras - {"dev"}
+    for extra, message in told:
+        assert f"pip install 'm3-router[{extra}]'" in message
