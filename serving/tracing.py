@@ -168,7 +168,9 @@ def open_tracer(tracing: Tracing | None) -> Tracer:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
     except ImportError as error:
-        raise TracingError(f"tracing needs the package opentelemetry-sdk ({error}): pip install 'm3-router[trace]'") from None
+        raise TracingError(
+            f"tracing needs the package opentelemetry-sdk ({error}): pip install 'm3-router[trace]'"
+        ) from None
     exporter = _exporter(tracing.exporter)
     named = Resource({"service.name": "m3-router"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(sampler=ParentBasedTraceIdRatio(tracing.ratio), resource=named)
