@@ -4,7 +4,7 @@ CASES ?= 50000
 REQUESTS ?= 20000
 STAMP := .venv/.installed
 
-.PHONY: install serve test check test-cluster test-vllm fuzz chaos lint clean
+.PHONY: install serve test check test-cluster test-vllm fuzz chaos lint dist clean
 
 install: $(STAMP)
 
@@ -54,6 +54,10 @@ lint: install
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
 	.venv/bin/mypy
+
+# the wheel and the sdist, with what .venv has
+dist: install
+	.venv/bin/python -m hatchling build -d dist
 
 clean:
 	rm -rf .venv .venv-vllm build dist *.egg-info
