@@ -85,13 +85,20 @@ def wait_for(what: Callable[[], bool], limit_s: float = 90) -> None:
         time.sleep(0.2)
 
 
-def start(log: Path, *options: str, command: Sequence[str] = SERVE_M3, **environment: str) -> Server:
-    """Start serve-m3 on a free port, with more in its environment, and wait until it says that it is ready."""
+def start(
+    log: Path, *options: str, command: Sequence[str] = SERVE_M3, folder: Path | None = None, **environment: str
+) -> Server:
+    """Start serve-m3 on a free port, with more in its environment, and wait until it says that it is ready.
+
+    Args:
+        command: another serve-m3 than this checkout's.
+        folder: where it is started; unless given, here.
+    """
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, "--port", str(port), *options],
-            cwd=log.parent,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -23,7 +23,62 @@ from serving.settings import ROOT, Settings
 pytestmark = pytest.mark.slow
 
 PACKAGES = ("complexity", "router", "serving", "training_data")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 APART = {"PYTHONPATH": ""}  # nothing but what is installed
+PROGRAM = """
+import sys
+hidden = ("accelerate", "av", "datasets", "openpyxl", "opentelemetry.exporter.otlp", "pandas", "peft", "vllm")
+sys.modules |= dict.fromkeys(hidden)  # as if not installed: Python then raises ModuleNotFoundError
+
+import json
+from contextlib import redirect_stderr
+from importlib.metadata import distribution
+from io import StringIO
+from pathlib import Path
+
+from complexity.errors import M3Error
+from serving import ask
+from serving.m3 import load
+from serving.m3.tune import prepare
+from serving.m3.tuning import Recipe
+from serving.settings import Settings
+from serving.tracing import Tracing, open_tracer
+from serving.vllm_engine import VllmM3
+from training_data import sweep, train_m3
+from training_data.readers.workbook import workbook
+
+Path("saved").mkdir()
+Path("saved/dataset_info.json").write_text("{}")
+Path("own.jsonl").write_text(json.dumps({"id": "1", "image": "1.png", "question": "What?", "answer": "this"}))
+
+def told(main, *options):
+    with redirect_stderr(StringIO()) as said:
+        assert main([str(option) for option in options]) == 2
+    return said.getvalue().strip().splitlines()[-1]
+
+def raised(what):
+    try:
+        what()
+    except M3Error as error:
+        return str(error)
+
+scripts = distribution("m3-router").entry_points
+complaints = [
+    ["cluster", told(sweep.main, "--read", "own", "--data", "own.jsonl", "--out", "labels", "--actors", 1)],
+    ["data", told(sweep.main, "--read", "datasets", "--data", "saved", "--out", "labels")],
+    ["excel", raised(lambda: next(workbook(Path("results.xlsx"))))],
+    ["trace", raised(lambda: open_tracer(Tracing(exporter="http://127.0.0.1:4318")))],
+    ["tune", told(train_m3.main, "--model", Settings().model, "--data", "own.json", "--out", "tuned")],
+    ["tune", raised(lambda: prepare(load(), Recipe((), 8, False)))],
+    ["video", told(ask.main, "--video", "film.mp4", "What?")],
+    ["vllm", raised(lambda: VllmM3(load()))],
+]
+print(json.dumps({
+    "commands": sorted(script.name for script in scripts if callable(script.load())),
+    "files": [sys.modules[name].__file__ for name in ("complexity", "router", "serving", "training_data")],
+    "complaints": complaints,
+}))
+"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +88,15 @@ class Built:
     sdist: Path
     wheel: Path
     source: Path
+
+
+@dataclass(frozen=True)
+class Told:
+    """What PROGRAM prints."""
+
+    commands: list[str]
+    files: list[str]  # of the packages
+    complaints: list[tuple[str, str]]  # an extra, and what is said where it is missing
 
 
 def run(*command: str | Path, folder: Path, limit_s: float = 120) -> str:
@@ -91,9 +155,16 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def told(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """What the wheel says of itself where no extra is installed."""
+    return Told(**json.loads(run(installed / "python", "-c", PROGRAM, folder=tmp_path_factory.mktemp("told"))))
+
+
+@pytest.fixture(scope="module")
 def service(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """serve-m3 without options, started in an empty folder."""
-    running = start(tmp_path_factory.mktemp("empty") / "log.txt", command=[str(installed / "serve-m3")], **APART)
+    """serve-m3 without options but for the port, started in an empty folder."""
+    folder = tmp_path_factory.mktemp("empty")
+    running = start(folder / "log.txt", command=[str(installed / "serve-m3")], folder=folder, **APART)
     yield running
     if running.process.poll() is None:
         running.stop()
@@ -118,15 +189,16 @@ def test_the_sdist_holds_what_builds_and_tests_it_and_nothing_that_was_made_here
     assert tested == {file.name for file in (built.source / "tests").rglob("*") if file.is_file()}
 
 
-def test_every_command_is_imported_from_the_wheel(installed: Path, tmp_path: Path):
-    program = (
-        "import json, sys\n"
-        "from importlib.metadata import distribution\n"
-        "for script in distribution('m3-router').entry_points: script.load()\n"
-        f"print(json.dumps([sys.modules[name].__file__ for name in {PACKAGES}]))\n"
-    )
-    files = json.loads(run(installed / "python", "-c", program, folder=tmp_path))
-    assert all(Path(file).is_relative_to(installed.parent) for file in files)
+def test_every_command_is_imported_from_the_wheel(told: Told, installed: Path):
+    assert told.commands == sorted(PROJECT["scripts"])
+    assert len(told.files) == len(PACKAGES)
+    assert all(Path(file).is_relative_to(installed.parent) for file in told.files)
+
+
+def test_what_needs_an_extra_names_it_where_it_is_missing(told: Told):
+    assert {extra for extra, _ in told.complaints} == set(PROJECT["optional-dependencies"]) - {"dev"}
+    for extra, message in told.complaints:
+        assert f"pip install 'm3-router[{extra}]'" in message
 
 
 def test_the_config_that_is_printed_is_the_repositorys(installed: Path, tmp_path: Path):
@@ -157,60 +229,3 @@ def test_the_wheels_service_stops_cleanly_and_leaves_nothing_behind(service: Ser
     assert children and service.stop() == 0
     assert not service.children()
     assert {path.name for path in service.log.parent.iterdir()} == {service.log.name}
-
-
-WITHOUT_EXTRAS = """
-import sys
-hidden = ("accelerate", "av", "datasets", "openpyxl", "opentelemetry.exporter.otlp", "pandas", "peft", "vllm")
-sys.modules |= dict.fromkeys(hidden)  # as if not installed: Python then raises ModuleNotFoundError
-
-import json
-from contextlib import redirect_stderr
-from io import StringIO
-from pathlib import Path
-
-from complexity.errors import M3Error
-from serving import ask
-from serving.m3 import load
-from serving.m3.tune import prepare
-from serving.m3.tuning import Recipe
-from serving.settings import Settings
-from serving.tracing import Tracing, open_tracer
-from serving.vllm_engine import VllmM3
-from training_data import sweep, train_m3
-from training_data.readers.workbook import workbook
-
-Path("saved").mkdir()
-Path("saved/dataset_info.json").write_text("{}")
-Path("own.jsonl").write_text(json.dumps({"id": "1", "image": "1.png", "question": "What?", "answer": "this"}))
-
-def told(main, *options):
-    with redirect_stderr(StringIO()) as said:
-        assert main([str(option) for option in options]) == 2
-    return said.getvalue().strip().splitlines()[-1]
-
-def raised(what):
-    try:
-        what()
-    except M3Error as error:
-        return str(error)
-
-print(json.dumps([
-    ["cluster", told(sweep.main, "--read", "own", "--data", "own.jsonl", "--out", "labels", "--actors", 1)],
-    ["data", told(sweep.main, "--read", "datasets", "--data", "saved", "--out", "labels")],
-    ["excel", raised(lambda: next(workbook(Path("results.xlsx"))))],
-    ["trace", raised(lambda: open_tracer(Tracing(exporter="http://127.0.0.1:4318")))],
-    ["tune", told(train_m3.main, "--model", Settings().model, "--data", "own.json", "--out", "tuned")],
-    ["tune", raised(lambda: prepare(load(), Recipe((), 8, False)))],
-    ["video", told(ask.main, "--video", "film.mp4", "What?")],
-    ["vllm", raised(lambda: VllmM3(load()))],
-]))
-"""
-
-
-def test_what_needs_an_extra_names_it_where_it_is_missing(installed: Path, tmp_path: Path):
-    told = json.loads(run(installed / "python", "-c", WITHOUT_EXTRAS, folder=tmp_path))
-    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-    assert {extra for extra, _ in told} == extras - {"dev"}
-    for extra, message in told:
-        assert f"pip install 'm3-router[{extra}]'" in message
