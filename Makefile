@@ -4,7 +4,7 @@ CASES ?= 50000
 REQUESTS ?= 20000
 STAMP := .venv/.installed
 
-.PHONY: install serve test check test-cluster test-vllm fuzz chaos lint dist clean
+.PHONY: install serve test check test-cluster test-vllm fuzz chaos lint clean
 
 install: $(STAMP)
 
@@ -56,6 +56,7 @@ lint: install
 	.venv/bin/mypy
 
 # the wheel and the sdist, with what .venv has
+.PHONY: dist
 dist: install
 	.venv/bin/python -m hatchling build -d dist
 

@@ -1,5 +1,6 @@
 """The command serve-m3, up to where it would start Ray."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -48,6 +49,15 @@ def test_a_wrong_config_is_refused_by_name(tmp_path, old, new, complaint):
 def test_a_config_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(StartError, match="can't read .*nowhere.yaml: No such file"):
         read_config(tmp_path / "nowhere.yaml")
+
+
+def test_a_config_in_the_working_directory_is_run_where_none_is_named(tmp_path):
+    edited(tmp_path, "threads: 1", "threads: many")
+    command = [part for part in SERVE_M3 if part not in ("--config", str(CONFIG))]
+    here = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("serve-m3: ray_app.yaml: threads: Input should be a valid integer")
 
 
 def test_a_folder_that_is_not_there_is_refused_before_ray_starts(tmp_path):
