@@ -65,5 +65,10 @@ lint: install
 	.venv/bin/lint-imports
 	.venv/bin/mypy
 
+# the wheel and the sdist, with what .venv has
+.PHONY: dist
+dist: install
+	.venv/bin/python -m hatchling build -d dist
+
 clean:
 	rm -rf .venv .venv-vllm build dist *.egg-info

@@ -217,8 +217,6 @@ def main(argv: list[str] | None = None) -> int:
         config = folder / "ray_app.yaml"
         told = yaml.safe_load((ROOT / "ray_app.yaml").read_text())
         told["applications"][0]["args"] |= {
-            "model": str(ROOT / "serving/m3/weights/m3-tiny"),
-            "artifact": str(ROOT / "router/artifacts/m3-tiny"),
             "redis_url": server.url,
             "feedback_dir": str(folder / "feedback"),
         }

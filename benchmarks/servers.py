@@ -102,8 +102,7 @@ def free_port() -> int:
 def routed_service(folder: Path, **settings: object) -> Service:
     """The service of ray_app.yaml with other `args`; of several pools, each has one replica."""
     config = yaml.safe_load((ROOT / "ray_app.yaml").read_text())
-    arguments = config["applications"][0]["args"]
-    arguments |= {name: str(ROOT / arguments[name]) for name in ("model", "artifact")} | settings
+    config["applications"][0]["args"] |= settings
     if "pools" in settings:
         config["applications"][0]["deployments"] = []
     file, port = folder / "ray_app.yaml", free_port()

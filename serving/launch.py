@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from complexity.errors import M3Error
 from serving import fast_ray
 from serving.draining import admin_sockets, drain
-from serving.settings import Settings
+from serving.settings import Settings, shipped_config
 
 if TYPE_CHECKING:
     from ray.serve._private.client import ServeControllerClient
@@ -37,6 +37,7 @@ START_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 6
 POLL_S = 0.2
 LOGS = "/tmp/ray/session_latest/logs/serve"
+CONFIG = Path("ray_app.yaml")  # of the working directory
 OBJECT_STORE_BYTES = 256 * 2**20  # pictures on their way to the replica; Ray's default takes 30% of the memory
 
 
@@ -60,23 +61,35 @@ class Address:
 def main(argv: list[str] | None = None) -> int:
     """`serve-m3`: exit 0 when told to stop, 2 with one line when it can't start."""
     parser = argparse.ArgumentParser(prog="serve-m3", description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("ray_app.yaml"), help="default: %(default)s")
+    parser.add_argument(
+        "--config", type=Path, help="default: ray_app.yaml of this folder, else the one that came with this command"
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the one that came with this command, to write your own from, and exit",
+    )
     parser.add_argument("--host", help="address to listen on; default: http_options.host of the config")
     parser.add_argument("--port", type=int, help="port to listen on; default: http_options.port of the config")
     parser.add_argument(
         "--metrics-port", type=int, help="port of 127.0.0.1 for Prometheus, at /metrics; default: any free one"
     )
     args = parser.parse_args(argv)
+    if args.print_config:
+        print(shipped_config().read_text(), end="")
+        return 0
+    given = args.config or (CONFIG if CONFIG.is_file() else None)
     stop = threading.Event()
     haproxy = tempfile.TemporaryDirectory(prefix="m3-haproxy-")
     try:
         # Read by every process of Ray, this one included, so they are set before anything imports it.
         os.environ |= environment(os.environ, Path(haproxy.name))
-        file = args.config.resolve()
-        config = read_config(args.config, args.host, args.port)
+        file = (given or shipped_config()).resolve()
+        config = read_config(given or file, args.host, args.port)
         address = Address(config.http_options.host, config.http_options.port)
         check_free(address)
-        os.chdir(file.parent)  # the file's relative paths count from its own folder
+        if given is not None:  # the shipped one names no relative paths
+            os.chdir(file.parent)  # from where the file's count
         check_folders(config)
         if args.metrics_port is not None:
             check_free(Address("127.0.0.1", args.metrics_port))

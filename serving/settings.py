@@ -8,10 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from serving.access import ApiKeys
 from serving.tracing import Tracing
 
-ROOT = Path(__file__).resolve().parents[1]
-
+ROOT = Path(__file__).resolve().parents[1]  # what holds the packages: a checkout, or site-packages
 
 FINEST = 10**9  # more visual tokens than any model has
+
+
+def shipped_config() -> Path:
+    """The ray_app.yaml that came with this code: at the top of a checkout, or in the installed package."""
+    installed = Path(__file__).with_name("ray_app.yaml")
+    return installed if installed.is_file() else ROOT / "ray_app.yaml"
 
 
 class Knob(BaseModel):

@@ -168,7 +168,9 @@ def open_tracer(tracing: Tracing | None) -> Tracer:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
     except ImportError as error:
-        raise TracingError(f"tracing needs the package opentelemetry-sdk ({error})") from None
+        raise TracingError(
+            f"tracing needs the package opentelemetry-sdk ({error}): pip install 'm3-router[trace]'"
+        ) from None
     exporter = _exporter(tracing.exporter)
     named = Resource({"service.name": "m3-router"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(sampler=ParentBasedTraceIdRatio(tracing.ratio), resource=named)
@@ -181,8 +183,8 @@ def _exporter(to: str) -> Any:
         try:
             otlp = import_module(OTLP_MODULE)
         except ImportError as error:
-            message = f"tracing to {to} needs the package opentelemetry-exporter-otlp-proto-http ({error})"
-            raise TracingError(message) from None
+            needed = f"the package opentelemetry-exporter-otlp-proto-http ({error}): pip install 'm3-router[trace]'"
+            raise TracingError(f"tracing to {to} needs {needed}") from None
         return otlp.OTLPSpanExporter(endpoint=to if urlsplit(to).path.strip("/") else to.rstrip("/") + OTLP_PATH)
     module, _, name = to.partition(":")
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from complexity.errors import M3Error
 from serving.m3 import M3, NewRow, Said
 from serving.m3.export import export_language_model
 
@@ -23,11 +24,16 @@ class VllmM3(M3):
         m3: loaded; its language model's layers are let go of.
         language_model: folder that `export-m3 --language-model` wrote of it; None writes one for the time being.
         options: of vLLM's EngineArgs, such as tensor_parallel_size or quantization.
+
+    Raises:
+        M3Error: vLLM isn't installed.
     """
 
     def __init__(self, m3: M3, language_model: Path | None = None, **options: Any):
-        from vllm import EngineArgs, LLMEngine
-
+        try:
+            from vllm import EngineArgs, LLMEngine
+        except ImportError as error:
+            raise M3Error(f"engine: vllm needs vLLM ({error}): pip install 'm3-router[vllm]'") from None
         super().__init__(m3.model, m3.prompt, m3.model_id)
         dtype = str(m3.model.language_model.dtype).removeprefix("torch.")
         with tempfile.TemporaryDirectory(prefix="m3-language-model-") as folder:

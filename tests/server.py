@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +71,7 @@ def write_config(file: Path, args: Mapping[str, object], **deployments: Mapping[
     """The shipped ray_app.yaml with other `args`, and other options of its deployments, by their names."""
     told = yaml.safe_load((ROOT / "ray_app.yaml").read_text())
     (application,) = told["applications"]
-    folders = {name: str(ROOT / application["args"][name]) for name in ("model", "artifact")}
-    application["args"] |= folders | args
+    application["args"] |= args
     for deployment in application["deployments"]:
         deployment |= deployments.get(deployment["name"], {})
     file.write_text(yaml.safe_dump(told))
@@ -86,12 +85,20 @@ def wait_for(what: Callable[[], bool], limit_s: float = 90) -> None:
         time.sleep(0.2)
 
 
-def start(log: Path, *options: str, **environment: str) -> Server:
-    """Start serve-m3 on a free port, with more in its environment, and wait until it says that it is ready."""
+def start(
+    log: Path, *options: str, command: Sequence[str] = SERVE_M3, folder: Path | None = None, **environment: str
+) -> Server:
+    """Start serve-m3 on a free port, with more in its environment, and wait until it says that it is ready.
+
+    Args:
+        command: another serve-m3 than this checkout's.
+        folder: where it is started; unless given, here.
+    """
     port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*SERVE_M3, "--port", str(port), *options],
+            [*command, "--port", str(port), *options],
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,5 +1,6 @@
 """The command serve-m3, up to where it would start Ray."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -32,8 +33,8 @@ def test_the_shipped_config_is_read_and_its_port_can_be_overridden():
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("artifact: router", "artefact: router", "artefact: Extra inputs are not permitted"),
-        ("artifact: router/artifacts/m3-tiny", "price: -2", "price: Input should be greater than or equal to -1"),
+        ("threads: 1", "artefact: mine", "artefact: Extra inputs are not permitted"),
+        ("threads: 1", "price: -2", "price: Input should be greater than or equal to -1"),
         ("port: 8000", "port: many", "http_options.port: Input should be a valid integer"),
         ("http_options:", "http_options: [", "is not YAML"),
     ],
@@ -50,8 +51,17 @@ def test_a_config_that_is_not_there_is_refused(tmp_path):
         read_config(tmp_path / "nowhere.yaml")
 
 
+def test_a_config_in_the_working_directory_is_run_where_none_is_named(tmp_path):
+    edited(tmp_path, "threads: 1", "threads: many")
+    command = [part for part in SERVE_M3 if part not in ("--config", str(CONFIG))]
+    here = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("serve-m3: ray_app.yaml: threads: Input should be a valid integer")
+
+
 def test_a_folder_that_is_not_there_is_refused_before_ray_starts(tmp_path):
-    config = read_config(edited(tmp_path, "model: serving/m3/weights/m3-tiny", f"model: {tmp_path}/gone"))
+    config = read_config(edited(tmp_path, "threads: 1", f"model: {tmp_path}/gone"))
     with pytest.raises(StartError, match=f"model: there is no folder {tmp_path}/gone"):
         check_folders(config)
 

@@ -105,8 +105,6 @@ class User:
         self._told = yaml.safe_load((ROOT / "ray_app.yaml").read_text())
         (self._application,) = self._told["applications"]
         self._application["args"] |= {
-            "model": str(ROOT / "serving/m3/weights/m3-tiny"),
-            "artifact": str(SHIPPED),
             "feedback_dir": "feedback",
             "tracing": {"exporter": EXPORTER},
         }

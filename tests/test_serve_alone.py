@@ -63,11 +63,7 @@ def test_price_artifact_and_pools_change_without_a_failed_request(tmp_path, pair
     config = tmp_path / "ray_app.yaml"
     first = yaml.safe_load((ROOT / "ray_app.yaml").read_text())
     (application,) = first["applications"]
-    application["args"] |= {
-        "model": str(ROOT / "serving/m3/weights/m3-tiny"),
-        "artifact": str(ROOT / "router/artifacts/m3-tiny"),
-        "pools": {"Coarse": 36, "Fine": 576},
-    }
+    application["args"]["pools"] = {"Coarse": 36, "Fine": 576}
     application["deployments"] = [{"name": "Ingress"}, {"name": "Coarse", "num_replicas": 2}, {"name": "Fine"}]
     config.write_text(yaml.safe_dump(first))
     running = start(tmp_path / "log.txt", "--config", str(config))
@@ -105,10 +101,7 @@ def test_price_artifact_and_pools_change_without_a_failed_request(tmp_path, pair
 def test_it_decides_after_the_tower_and_answers_twice_when_told_to(tmp_path, pairs):
     """The other shipped router, asking the replica what its tower sees; unsure answers are given again."""
     config = tmp_path / "ray_app.yaml"
-    text = (ROOT / "ray_app.yaml").read_text()
-    text = text.replace("serving/m3/weights", str(ROOT / "serving/m3/weights"))
-    tower = f"{ROOT / 'router/artifacts/m3-tiny-tower'}\n      second_look: true"
-    config.write_text(text.replace("router/artifacts/m3-tiny", tower))
+    write_config(config, {"artifact": str(ROOT / "router/artifacts/m3-tiny-tower"), "second_look": True})
     running = start(tmp_path / "log.txt", "--config", str(config))
     try:
         with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0, timeout=120) as client:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.utils import is_accelerate_available
 
 from complexity.errors import M3Error
 from serving.m3.tune import tune
@@ -54,6 +55,8 @@ def main(argv: list[str]) -> int:
         trainers.set_defaults(learning_rate=LORA_RATE)
     start = monotonic()
     try:
+        if not is_accelerate_available():
+            raise M3Error("tuning needs accelerate: pip install 'm3-router[tune]'")
         if args.lora < 0:
             raise M3Error(f"--lora {args.lora} must be at least 0")
         if (args.out / "config.json").exists():

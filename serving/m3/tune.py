@@ -83,7 +83,7 @@ def _add_lora(model: M3Model, rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise CheckpointError("LoRA needs peft: install m3-router[tune]") from None
+        raise CheckpointError("LoRA needs peft: pip install 'm3-router[tune]'") from None
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=_linear(model.language_model))
     inject_adapter_in_model(config, model.language_model)
     for name, weight in model.language_model.named_parameters():
