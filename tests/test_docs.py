@@ -212,6 +212,36 @@ def test_a_measured_table_says_what_made_it():
         assert command(kept["command"])
 
 
+def test_figures_in_the_readmes_sentences_are_the_reports():
+    """What sentences say of the shipped router, from the JSON that train-router wrote."""
+    report = json.loads((ROOT / "docs/routing.json").read_text())
+    policies = {each["name"]: each for each in report["policies"]}
+    lost = round(report["loss_against_finest"] * report["pairs"]) / report["pairs"]  # the JSON's is rounded
+    router, finest, certificate = policies["router"], policies["fixed-576"], report["certificate"]
+
+    def percent(share: float, digits: int = 1) -> str:
+        return f"{100 * share:.{digits}f}"
+
+    def within(name: str, digits: int) -> str:
+        low, high = report[f"{name}_ci"]
+        return f"({percent(low, digits)} to {percent(high, digits)})"
+
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    for sentence in (
+        f"{percent(router['accuracy'])}% right with {router['tokens']:.0f} visual tokens",
+        f"instead of {percent(finest['accuracy'])}% with always 576 (m3-tiny, {report['pairs']} drawn test pairs)",
+        f"{report['pairs']} held-out pairs of {report['pictures']} pictures",
+        f"loses {percent(lost)} points against always 576 {within('loss_against_finest', 1)}",
+        f"with {percent(router['tokens'] / 576, 0)}% of its tokens",
+        f"closes {percent(report['informed_gain_closed'], 0)}% {within('informed_gain_closed', 0)} of the gap",
+        f"{percent(certificate['alpha'])}% with {percent(certificate['confidence'], 0)}% confidence",
+        f"({certificate['flips']} flips in {certificate['rows']} rows)",
+        f"{percent(report['harmful_flips'])}% harmful and {percent(report['helpful_flips'])}% helpful flips",
+        f"router stood {percent(-report['shifted']['vs_lookup'])} points below the lookup",
+    ):
+        assert sentence in readme, sentence
+
+
 def test_every_script_of_benchmarks_is_in_its_index():
     index = (ROOT / "benchmarks/README.md").read_text()
     assert [path.name for path in (ROOT / "benchmarks").glob("*.py") if path.name not in index] == []
