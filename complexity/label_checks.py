@@ -51,8 +51,10 @@ def check_rows(path: Path, rows: pa.Table, ladder: Sequence[int], model: str) ->
 
 
 def text_of(rows: pa.Table, column: str) -> np.ndarray:
+    """A column of texts: (R,) of objects."""
     return np.asarray(rows[column].to_numpy(zero_copy_only=False), dtype=object)
 
 
 def numbers_of(rows: pa.Table, column: str) -> np.ndarray:
+    """A column of numbers: (R,)."""
     return np.asarray(rows[column].to_numpy(zero_copy_only=False))

@@ -27,6 +27,7 @@ def looks(rows: LabelTable, place: Place) -> np.ndarray:
 
 
 def predicting(predictor: ComplexityPredictor) -> Believe:
+    """The predictor as a belief about rows: P(right) at every scale, (B, S)."""
     return lambda rows: predictor.predict_proba(looks(rows, predictor.place), rows.question)
 
 

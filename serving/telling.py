@@ -61,6 +61,7 @@ def headers(name: str, decision: Decision) -> dict[str, str]:
 
 
 def json(body: BaseModel, sent: dict[str, str]) -> JSONResponse:
+    """A body of the wire types, with the headers that say the decision."""
     return JSONResponse(body.model_dump(), headers=sent)
 
 

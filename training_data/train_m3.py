@@ -47,6 +47,8 @@ DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes
 
 @dataclass(frozen=True)
 class TowerBatch:
+    """Pictures with the dense labels of their cells; `spelling` weighs the labels of letters in the loss."""
+
     pixels: Tensor  # (B, side, side, 3) uint8
     targets: Tensor  # (B, N, H) int16
     spelling: float
@@ -54,6 +56,8 @@ class TowerBatch:
 
 @dataclass(frozen=True)
 class TuningBatch:
+    """Pictures with questions and answers, the scales of this step, and labels where the tower learns along."""
+
     pixels: Tensor  # (B, side, side, 3) uint8
     text: PackedText
     scales: tuple[int, ...]

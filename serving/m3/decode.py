@@ -27,6 +27,8 @@ class Generation:
 
 @dataclass(frozen=True)
 class Decoded:
+    """The tokens of one answer, the one that ends it included, and how likely they were together."""
+
     ids: list[int]
     logprob: float  # of all of them
     finish_reason: Literal["stop", "length"]
@@ -38,6 +40,7 @@ def greedy(logprobs: Tensor) -> Tensor:
 
 
 def generation(prompt: Prompt, decoded: Decoded, visual_tokens: int, prompt_tokens: int) -> Generation:
+    """A decoded answer as text, with the mean log-probability of its tokens."""
     count = len(decoded.ids)
     return Generation(
         prompt.text(decoded.ids), visual_tokens, prompt_tokens, count, decoded.logprob / count, decoded.finish_reason

@@ -35,6 +35,7 @@ def find(layout: str, things: int, families: tuple[str, ...], at_least: int = 3)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Write the pictures and samples.json into the folder that is named, as the module says."""
     (folder,) = map(Path, sys.argv[1:] if argv is None else argv)
     folder.mkdir(parents=True, exist_ok=True)
     listed = []

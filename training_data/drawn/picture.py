@@ -64,6 +64,8 @@ class Thing:
 
 @dataclass(frozen=True)
 class Picture:
+    """A drawn picture, and all that its maker knows of it."""
+
     image: Image.Image  # RGB, SIDE_PX square
     layout: str
     ground: str  # the background's colour
