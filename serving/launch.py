@@ -27,11 +27,11 @@ from pydantic import ValidationError
 from complexity.errors import M3Error
 from serving import fast_ray
 from serving.draining import admin_sockets, drain
-from serving.settings import Settings, shipped_config
+from serving.settings import Knob, Settings, shipped_config
 
 if TYPE_CHECKING:
     from ray.serve._private.client import ServeControllerClient
-    from ray.serve.schema import ServeDeploySchema
+    from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 START_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 6
@@ -124,7 +124,7 @@ def environment(given: os._Environ[str] | dict[str, str], folder: Path) -> dict[
 
 
 def read_config(path: Path, host: str | None = None, port: int | None = None) -> "ServeDeploySchema":
-    """Read and check ray_app.yaml, the application's `args` included; `host` and `port` override its own.
+    """Read and check ray_app.yaml, `args` and `user_config` included; `host` and `port` override its own.
 
     Raises:
         StartError: names the file and what is wrong with it.
@@ -135,6 +135,7 @@ def read_config(path: Path, host: str | None = None, port: int | None = None) ->
         config = ServeDeploySchema.model_validate(yaml.safe_load(path.read_text()))
         for application in config.applications:
             Settings.model_validate(application.args)
+            knob_of(application)
     except OSError as error:
         raise StartError(f"can't read {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
@@ -149,22 +150,36 @@ def read_config(path: Path, host: str | None = None, port: int | None = None) ->
 
 
 def check_folders(config: "ServeDeploySchema") -> None:
-    """Refuse a model that isn't there and an artifact that can't be loaded, before Ray is told.
+    """Refuse a model that isn't there and artifacts that can't be loaded, before Ray is told.
 
-    Ray would find out after 15 seconds and, in a running service, when it has stopped the router that served.
+    Ray would find out after 15 seconds and, in a running service, when it has stopped the router that served; of a
+    `user_config` only its log would tell.
 
     Raises:
         StartError: names the setting and the folder.
-        ArtifactError: the artifact is damaged, or of another version.
+        ArtifactError: an artifact is damaged, or of another version.
     """
     from router.artifact import load_artifact
 
     for application in config.applications:
         settings = Settings.model_validate(application.args)
-        for name, folder in (("model", settings.model), ("artifact", settings.artifact)):
-            if not folder.is_dir():
-                raise StartError(f"{name}: there is no folder {folder.absolute()}")
-        load_artifact(settings.artifact.absolute())
+        if not settings.model.is_dir():
+            raise StartError(f"model: there is no folder {settings.model.absolute()}")
+        knob = knob_of(application)
+        told = {"artifact": settings.artifact} | {
+            f"user_config.{name}": getattr(knob, name) for name in ("artifact", "shadow", "canary")
+        }
+        for name, folder in told.items():
+            if folder is not None:
+                if not folder.is_dir():
+                    raise StartError(f"{name}: there is no folder {folder.absolute()}")
+                load_artifact(folder.absolute())
+
+
+def knob_of(application: "ServeApplicationSchema") -> Knob:
+    """The `user_config` of its ingress: what can be changed while it runs."""
+    given = [each.user_config for each in application.deployments if each.name == "Ingress"]
+    return Knob.model_validate(given[0] if given and isinstance(given[0], dict) else {})
 
 
 def check_free(address: Address) -> None:

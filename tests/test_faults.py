@@ -20,7 +20,7 @@ import pytest
 import redis
 from doubles import chat_body, png
 from redis_process import RedisProcess, start_redis
-from routers import BROKEN
+from routers import BROKEN, rewritten
 from server import Server, start, wait_for, write_config
 from test_serve import pair_of
 
@@ -65,6 +65,10 @@ class World:
         """Exchange what decides."""
         configured(self.folder, self.args, user_config)
         self.service.process.send_signal(signal.SIGHUP)
+
+    def told(self) -> str:
+        """What serve-m3 has said."""
+        return self.service.log.read_text()
 
     def logged(self) -> str:
         """What the ingress has logged, which stands in Ray Serve's files."""
@@ -277,15 +281,19 @@ def test_a_broken_router_changes_nothing_and_a_good_one_is_taken_over(world, kno
             for name, (damage, reason) in BROKEN.items():
                 artifact = Path(shutil.copytree(TINY, world.folder / name))
                 damage(artifact)
+                refused = f"the config was not taken over: {artifact}"
                 world.configure(artifact=str(artifact))
-                refused = f"user_config refused, the router stays as it was: {artifact}"
-                wait_for(lambda refused=refused: refused in world.logged())
-                (line,) = [line for line in world.logged().splitlines() if refused in line]
-                assert reason in line
+                wait_for(lambda refused=refused: refused in world.told())
+                assert reason in world.told().partition(refused)[2].splitlines()[0]
                 assert world.post(known[0].body, ROUTE).headers["x-m3-artifact"] == old
+            foreign = Path(shutil.copytree(TINY, world.folder / "foreign"))  # intact: only the replica knows its model
+            rewritten(foreign, model="another@0")
+            world.configure(artifact=str(foreign))
+            wait_for(lambda: f"user_config refused, the router stays as it was: {foreign}" in world.logged())
+            assert world.post(known[0].body, ROUTE).headers["x-m3-artifact"] == old
             configured(world.folder, world.args | {"artifact": str(artifact)}, {})
             world.service.process.send_signal(signal.SIGHUP)
-            wait_for(lambda: f"the config was not taken over: {artifact}" in world.service.log.read_text())
+            wait_for(lambda: world.told().count(f"the config was not taken over: {artifact}") == 2)
             world.configure(artifact=str(TOWER))
             wait_for(lambda: world.post(known[0].body, ROUTE).headers["x-m3-artifact"] == new)
             world.configure()

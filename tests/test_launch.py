@@ -66,6 +66,17 @@ def test_a_folder_that_is_not_there_is_refused_before_ray_starts(tmp_path):
         check_folders(config)
 
 
+@pytest.mark.parametrize("name", ["artifact", "shadow", "canary"])
+def test_what_user_config_names_must_be_there_too(tmp_path, name):
+    config = tmp_path / "ray_app.yaml"
+    write_config(config, {}, Ingress={"user_config": {name: f"{tmp_path}/gone"}})
+    with pytest.raises(StartError, match=f"user_config.{name}: there is no folder {tmp_path}/gone"):
+        check_folders(read_config(config))
+    write_config(config, {}, Ingress={"user_config": {name: 5}})
+    with pytest.raises(StartError, match=f"{name}: Input is not a valid path"):
+        read_config(config)
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_artifact_is_one_line_and_exit_code_2(tmp_path, kind):
     damage, reason = BROKEN[kind]
