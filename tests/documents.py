@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from serving.settings import ROOT
@@ -85,6 +86,7 @@ def command(line: str) -> list[str] | None:
         words = shlex.split(line, comments=True)
     except ValueError:  # a quotation mark in a sentence
         return None
+    words = list(takewhile(lambda word: word not in ("|", ">", "<", "&&"), words))
     if words and words[0].removeprefix(".venv/bin/") in SCRIPTS:
         return [SCRIPTS[words[0].removeprefix(".venv/bin/")], *words[1:]]
     if len(words) > 1 and words[0] == "python" and words[1].endswith(".py"):

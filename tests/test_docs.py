@@ -94,6 +94,7 @@ BLOCKS: dict[
         ("train-router labels", OWN),
     ],
 }
+TUNE_HELP = ["training_data.train_m3:main", "--model", "-", "--help"]
 CONVERSATION = [{"id": "a", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}]
 
 
@@ -119,31 +120,43 @@ def test_the_tests_that_run_the_blocks_exist():
             assert f"def {name}(" in (ROOT / file).read_text(), test
 
 
+IN_BLOCKS = [each for page in PAGES for block in blocks(name_of(page)) for each in block.commands()]
+IN_SENTENCES = [each for page in PAGES for each in inline_commands(page)]
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], tuple[int | None, str]]:
+    """What the commands of the blocks say to one option more that nobody has, and all commands to --help."""
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "llava_v1_5_mix665k.json").write_text(json.dumps(CONVERSATION))
+    asked = [with_unknown(each) for each in IN_BLOCKS]
+    asked += [[script, "--help"] for script in sorted({script for script, *_ in IN_SENTENCES})]
+    asked.append(TUNE_HELP)
+    return dict(zip(map(tuple, asked), run_all(asked, folder), strict=True))
+
+
+def with_unknown(words: list[str]) -> list[str]:
+    return [*words, *["--use_cpu"] * ("--bf16" in words), UNKNOWN]  # Trainer looks for a GPU first
+
+
 @pytest.mark.slow
-def test_every_command_in_a_block_is_taken_by_its_parser(tmp_path: Path):
+def test_every_command_in_a_block_is_taken_by_its_parser(said: dict[tuple[str, ...], tuple[int | None, str]]):
     """With one option more that nobody has, nothing but that one is refused."""
-    (tmp_path / "llava_v1_5_mix665k.json").write_text(json.dumps(CONVERSATION))
-    found = [each for page in PAGES for block in blocks(name_of(page)) for each in block.commands()]
-    assert len(found) > 20
-    asked = [[*each, *["--use_cpu"] * ("--bf16" in each), UNKNOWN] for each in found]  # Trainer looks for a GPU first
-    for words, (code, said) in zip(asked, run_all(asked, tmp_path), strict=True):
-        last = said.strip().splitlines()[-1]
+    assert len(IN_BLOCKS) > 20
+    for words in IN_BLOCKS:
+        code, told = said[tuple(with_unknown(words))]
         refused = (f"unrecognized arguments: {UNKNOWN}", f"Trainer knows {UNKNOWN}")
-        assert code == 2 and last.endswith(refused), (words, last)
+        assert code == 2 and told.strip().splitlines()[-1].endswith(refused), (words, told)
 
 
 @pytest.mark.slow
-def test_every_option_in_a_sentence_is_one_of_its_command(tmp_path: Path):
+def test_every_option_in_a_sentence_is_one_of_its_command(said: dict[tuple[str, ...], tuple[int | None, str]]):
     """Sentences may leave out what a command needs, so its help is asked."""
-    found = [each for page in PAGES for each in inline_commands(page)]
-    scripts = sorted({script for script, *_ in found})
-    helps = dict(zip(scripts, run_all([[script, "--help"] for script in scripts], tmp_path), strict=True))
-    tune = run_all([["training_data.train_m3:main", "--model", "-", "--help"]], tmp_path)[0][1]
-    assert len(found) > 20
-    for script, *arguments in found:
-        code, said = helps[script]
+    assert len(IN_SENTENCES) > 20
+    for script, *arguments in IN_SENTENCES:
+        code, told = said[script, "--help"]
         assert code == 0, script
-        known = said + tune * script.startswith("training_data.train_m3")
+        known = told + said[tuple(TUNE_HELP)][1] * script.startswith("training_data.train_m3")
         for option in (word for word in arguments if word.startswith("--")):
             assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", known), (script, option)
 
