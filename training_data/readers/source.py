@@ -205,7 +205,7 @@ def _inside(folder: Folder, name: str) -> str:
         return Path(plain).relative_to(folder).as_posix()
     if plain.startswith("/") or plain.split("/")[0] == "..":
         raise InvalidInput(f"the picture's name {shown(name)} leads out of {folder}")
-    return plain
+    return "" if plain == "." else plain
 
 
 def decoded_picture(value: str, name: str) -> tuple[Picture, ...]:

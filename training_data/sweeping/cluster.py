@@ -1,15 +1,17 @@
 """The sweep of records on several actors of a Ray cluster, with Ray Data.
 
 One task reads the records and cuts them into batches, which wait in the object store; each actor holds the model, and
-reads the pictures of the batches that it gets. A batch's shard is named by its samples, so that one that is done again,
-since its actor died, takes its own place. Every node needs the data, the pictures and the label table under the same
-paths.
+reads the pictures of the next batch while it answers one. What became of a batch goes back to the process that started
+the sweep, which alone writes: so the questions and the label table lie on its machine, and only the pictures, unless
+they are in a store, and the model's folder must have the same path on all. A batch's shard is named by its samples, so
+that one that is done again, since its actor or machine died, takes its own place.
 """
 
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,9 +31,10 @@ from training_data.sweeping.recorded import (
     load_batch,
     progress,
 )
-from training_data.sweeping.table import SweptTable, keep, read_failures, table_meta
+from training_data.sweeping.table import SweptTable, table_meta
 
-BATCHES_AHEAD = 2  # of an actor: the next waits while it works
+AT_ONCE = 2  # batches of an actor: one is answered while the next one's pictures are read
+BATCHES_AHEAD = 3  # those, and one that waits
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,14 @@ def sweep_on_cluster(
     try:
         import ray
         import ray.data
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
     except ImportError as error:
         raise M3Error(f"--actors needs Ray Data ({error}): pip install 'm3-router[cluster]'") from None
+    if cluster.address is not None and "://" in cluster.address:
+        raise M3Error(
+            f"--address {cluster.address} is not HOST:PORT or auto, a cluster that this machine is part of: the "
+            "questions and the table lie here"
+        )
     if cluster.address is None:
         ray.init(address="local", num_cpus=cluster.actors + 1, include_dashboard=False, log_to_driver=False)
     else:
@@ -78,43 +87,62 @@ def sweep_on_cluster(
         context = ray.data.DataContext.get_current()
         context.target_max_block_size = context.target_min_block_size = 1  # else one block holds all batches
         context.enable_progress_bars = False
-        batches = ray.data.read_datasource(_source(source, table), override_num_blocks=1)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        batches = ray.data.read_datasource(
+            _source(source, table), override_num_blocks=1, num_cpus=0, ray_remote_args={"scheduling_strategy": here}
+        )
         results = batches.map_batches(
             Labeller,
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=cluster.actors, max_tasks_in_flight_per_actor=BATCHES_AHEAD),
+            compute=ray.data.ActorPoolStrategy(
+                size=cluster.actors,
+                max_tasks_in_flight_per_actor=BATCHES_AHEAD,
+                max_concurrent_calls_per_actor=AT_ONCE,
+                enable_true_multi_threading=True,
+            ),
             num_cpus=1,
             num_gpus=cluster.gpus_per_actor,
-            fn_constructor_kwargs={"load": load, "out": out, "meta": meta, "showing": showing},
+            fn_constructor_kwargs={"load": load, "showing": showing},
         )
         with progress(source, table) as bar:
             for row in results.iter_rows():
-                new += row["new"]
+                if row["error"]:
+                    raise M3Error(row["error"])
+                rows, failures = pickle.loads(row["kept"])  # made by an actor of this sweep, never a file's
+                fresh = {each.sample_id for each in rows} - table.done
+                table.add(rows, failures)
+                new += len(fresh)
                 records, problems = max(records, row["records"]), max(problems, row["problems"])
-                bar.update(row["new"] + row["failed"])
+                bar.set_postfix({"set aside": len(table.failures) - before}, refresh=False)
+                bar.update(len(fresh) + len(failures))
     finally:
         ray.shutdown()
     check_some(source, records + problems)
-    failures = len(read_failures(out))
-    return Swept(int(records), int(new), failures - before, failures), meta.model
+    known = SweptTable(out, meta).failures  # rows that gave no record were set aside by the task that read them
+    return Swept(int(records), new, len(known) - before, len(known)), meta.model
 
 
 class Labeller:
-    """An actor of the sweep: holds the model, answers batches and keeps what became of them."""
+    """An actor of the sweep: holds the model and answers batches, one at a time."""
 
-    def __init__(self, load: Callable[[], M3], out: Path, meta: LabelMeta, showing: Showing):
-        torch.set_flush_denormal(True)
-        self._m3 = load()
-        self._out, self._meta, self._showing = out, meta, showing
+    def __init__(self, load: Callable[[], M3], showing: Showing):
+        self._m3, self._showing = load(), showing
+        self._turn = Lock()
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Answer one batch: its records pickled, and how many were read up to it."""
-        (groups,) = map(pickle.loads, batch["batch"])  # made by `_row` in this same cluster, never a file's
-        loaded = load_batch(groups, self._m3, self._showing.layout)
-        rows, failures = label_batch(self._m3, loaded, self._showing.manner)
-        keep(self._out, self._meta, rows, failures)
         told = {name: [int(batch[name][0])] for name in ("records", "problems")}
-        return {"new": [len(rows) // len(self._meta.ladder)], "failed": [len(failures)], **told}
+        if batch["error"][0]:
+            return {"kept": [b""], "error": [str(batch["error"][0])], **told}
+        (groups,) = map(pickle.loads, batch["batch"])  # made by `_row` in this same cluster, never a file's
+        torch.set_flush_denormal(True)  # of this thread
+        try:
+            loaded = load_batch(groups, self._m3, self._showing.layout)
+            with self._turn:
+                kept = label_batch(self._m3, loaded, self._showing.manner)
+        except M3Error as error:  # Ray would wrap it
+            return {"kept": [b""], "error": [str(error)], **told}
+        return {"kept": [pickle.dumps(kept)], "error": [""], **told}
 
 
 def _describe(load: Callable[[], M3], showing: Showing) -> LabelMeta | str:
@@ -126,7 +154,7 @@ def _describe(load: Callable[[], M3], showing: Showing) -> LabelMeta | str:
 
 
 def _source(source: RecordStream, table: SweptTable) -> Any:
-    """What Ray Data reads: a row a batch, and at last an empty one, with the number of records up to it.
+    """What Ray Data reads: a row a batch, and at last one with the number of records, or what broke the reading off.
 
     What the table knew at the beginning is left out, so that a task that is started again gives the same.
     """
@@ -135,9 +163,13 @@ def _source(source: RecordStream, table: SweptTable) -> Any:
 
     def read() -> Iterator[pa.Table]:
         todo = Todo(source, table)
-        for groups in todo:
-            yield _row(groups, todo)
-        yield _row([], todo)
+        error = ""
+        try:
+            for groups in todo:
+                yield _row(groups, todo)
+        except M3Error as told:  # Ray would wrap it
+            error = str(told)
+        yield _row([], todo, error)
 
     class Records(Datasource):
         def estimate_inmemory_data_size(self) -> int | None:
@@ -149,6 +181,6 @@ def _source(source: RecordStream, table: SweptTable) -> Any:
     return Records()
 
 
-def _row(groups: list[Any], todo: Todo) -> pa.Table:
+def _row(groups: list[Any], todo: Todo, error: str = "") -> pa.Table:
     batch = pa.array([pickle.dumps(groups)], pa.large_binary())
-    return pa.table({"batch": batch, "records": [todo.records], "problems": [todo.problems]})
+    return pa.table({"batch": batch, "records": [todo.records], "problems": [todo.problems], "error": [error]})
