@@ -1,4 +1,7 @@
-"""The sweep of records with Ray Data: what is killed is done again, and every sample stands once."""
+"""The sweep of records with Ray Data: what is killed is done again, and every sample stands once.
+
+The cluster of several nodes is one of several raylets on this machine.
+"""
 
 import json
 import os
@@ -22,9 +25,9 @@ SCRIPT = (
 )
 
 
-def start(tmp_path, log):
+def start(tmp_path, log, *more):
     command = [sys.executable, "-c", SCRIPT, "--read", "folder", "--data", str(tmp_path / "pictures")]
-    command += ["--out", str(tmp_path / "labels"), "--actors", "2"]
+    command += ["--out", str(tmp_path / "labels"), "--actors", "2", *more]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.open("w"), cwd=HERE, env=env, text=True)
 
@@ -69,7 +72,11 @@ def test_a_killed_actor_and_a_killed_driver_lose_and_double_nothing(tmp_path):
     kept = {path.name for path in out.glob("*.parquet")}
     told = list(read_folder("folder", tmp_path / "pictures", None))
     assert 0 < len(read_labels(out)) < len(told)
-    again = start(tmp_path, log)
+    check_rest(start(tmp_path, log), log, out, told, kept)
+
+
+def check_rest(again, log, out, told, kept):
+    """A sweep that goes on ends with every sample once, keeps what stood there, and sets aside what is gone once."""
     said, _ = again.communicate(timeout=400)
     assert again.returncode == 0, log.read_text()[-3000:]
     report = json.loads(said.splitlines()[-1])
@@ -80,3 +87,45 @@ def test_a_killed_actor_and_a_killed_driver_lose_and_double_nothing(tmp_path):
     assert {failure.sample_id for failure in read_failures(out)} == gone and report["failures"] == len(gone)
     lines = [line for file in (out / FAILURES).glob("*.jsonl") for line in file.read_text().splitlines()]
     assert len(lines) == len(gone)
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head and two nodes of a CPU each."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent)]))  # of the nodes' processes
+    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    for _ in range(2):
+        running.add_node(num_cpus=1)
+    yield running
+    running.shutdown()
+
+
+def labellers_of(node):
+    """Processes of a node that hold the model."""
+    (raylet,) = node.all_processes["raylet"]
+    children = psutil.Process(raylet.process.pid).children(recursive=True)
+    return [child for child in children if "Labeller" in " ".join(child.cmdline())]
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_killed_node_and_a_killed_driver_lose_and_double_nothing(tmp_path, cluster):
+    """A machine that dies while its actor works is made up for by another; then the driver dies, and goes on."""
+    write_pictures(tmp_path / "pictures", 96)
+    out, log = tmp_path / "labels", tmp_path / "log"
+    told = list(read_folder("folder", tmp_path / "pictures", None))
+    running = start(tmp_path, log, "--address", cluster.address)
+    try:
+        wait_for_shards(running, out, 1, log)
+        working = [node for node in cluster.worker_nodes if labellers_of(node)]
+        cluster.remove_node(working[0], allow_graceful=False)  # SIGKILL of all its processes
+        before = len(list(out.glob("*.parquet")))
+        wait_for_shards(running, out, before + 2, log)
+    finally:
+        running.kill()
+        running.wait()
+    kept = {path.name for path in out.glob("*.parquet")}
+    assert 0 < len(read_labels(out)) < len(told)
+    check_rest(start(tmp_path, log, "--address", cluster.address), log, out, told, kept)

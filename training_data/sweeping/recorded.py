@@ -174,14 +174,23 @@ def load_batch(groups: Iterable[Sequence[Record]], m3: M3, layout: Layout) -> Ba
 def label_batch(m3: M3, batch: Batch, manner: Manner) -> tuple[list[LabelRow], list[Failure]]:
     """Answer a batch at every scale; what doesn't fit the model is set aside with what couldn't be shown."""
     failures = list(batch.failures)
+
+    def set_aside(asked: Asked, reason: str) -> None:
+        failures.append(Failure(asked.sample_id, "", 0, reason))
+
     fitting = []
-    for looked in look(m3, batch.items) if batch.items else []:
-        reasons = [(asked, _unfitting(m3, looked, asked, manner)) for asked in looked.item.asked]
-        failures += [Failure(asked.sample_id, "", 0, reason) for asked, reason in reasons if reason]
-        kept = tuple(asked for asked, reason in reasons if not reason)
+    for looked in look(m3, batch.items, set_aside) if batch.items else []:
+        kept = []
+        for asked in looked.item.asked:
+            reason = _unfitting(m3, looked, asked, manner)
+            if reason:
+                set_aside(asked, reason)
+            else:
+                kept.append(asked)
         if kept:
-            fitting.append(replace(looked, item=replace(looked.item, asked=kept)))
-    return (label(m3, fitting, manner) if fitting else []), failures
+            fitting.append(replace(looked, item=replace(looked.item, asked=tuple(kept))))
+    rows = label(m3, fitting, manner, set_aside) if fitting else []
+    return rows, failures
 
 
 def check_some(source: RecordStream, read: int) -> None:
