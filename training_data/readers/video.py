@@ -37,7 +37,7 @@ def nextqa(source: Source) -> Iterator[Record | Problem]:
     """NExT-QA's multiple choice: a table with video, question, answer (0 to 4), qid, type and a0 to a4.
 
     Videos are named by id, or by place where map_vid_vidorID.json lies beside the table. Task: the question's type,
-    such as TN, a temporal one about what comes next. Format: doc-doc/NExT-QA, dataset/nextqa.
+    such as TN, a temporal one about what comes next. Format: dataset/nextqa/val.csv of doc-doc/NExT-QA.
     """
     beside = source.path.parent / VIDEO_MAP
     places = load_json(beside) if is_file(beside) else {}
@@ -59,7 +59,7 @@ def egoschema(source: Source) -> Iterator[Record | Problem]:
     """EgoSchema: questions.json, a list of {"q_uid", "question", "option 0".."option 4"}, and subset_answers.json.
 
     The answers' file is an object of numbers by "q_uid"; only those of a subset are public, and each question
-    without one is a problem. Format: egoschema/EgoSchema.
+    without one is a problem. Format: egoschema/EgoSchema, whose first questions.json lacks the questions themselves.
     """
     answers = load_json(source.need_answers("subset_answers.json"))
     if not isinstance(answers, dict):
@@ -82,7 +82,7 @@ def msvdqa(source: Source) -> Iterator[Record | Problem]:
 
     Videos are vid1 and so on, or have MSVD's own names where youtube_mapping.txt lies beside the questions. Scored
     exactly, as its authors do (Xu et al. 2017); Video-ChatGPT's way, which M3's table follows, has a language model
-    judge. Format: xudejing/video-question-answering.
+    judge. Format: util/dataset.py of xudejing/video-question-answering.
     """
     listed = source.path.parent / MSVD_NAMES
     names: dict[str, str] = {}
