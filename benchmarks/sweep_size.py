@@ -44,7 +44,7 @@ SETS = {
     "AI2D (test)": 3088,  # lmms-lab/ai2d
     "ChartQA (test)": 2500,  # ahmed-masry/ChartQA
     "DocVQA (val)": 5349,  # lmms-lab/DocVQA; about 1,286 pages, by the set's paper (arXiv 2007.00398)
-    "MMBench (dev)": 4329,  # lmms-lab/MMBench_CN: 1,164 questions, their options rotated; 4.38k of July 2023 in MMBench_EN
+    "MMBench (dev)": 4329,  # lmms-lab/MMBench_CN: 1,164 questions with their options rotated
     "POPE": 9000,  # lmms-lab/POPE, about 500 pictures; 8,910 in LLaVA's scripts (haotian-liu/LLaVA, issue 626)
     "ScienceQA (test, with pictures)": 2017,  # lmms-lab/ScienceQA, ScienceQA-IMG
     "MMMU (val)": 900,  # lmms-lab/MMMU

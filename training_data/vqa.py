@@ -2,8 +2,8 @@
 
 Held against `vlmeval/dataset/utils/vqa_eval.py` of open-compass/VLMEvalKit and
 `lmms_eval/tasks/_task_utils/vqa_eval_metric.py` of EvolvingLMMs-Lab/lmms-eval, which both go back to the challenge's
-vqaEval.py (GT-Vision-Lab/VQA); the oldest version of that takes colons and apostrophes for punctuation too. TextVQA's own
-evaluation, which is the second's, joins "red,blue" where the challenge parts it.
+vqaEval.py (GT-Vision-Lab/VQA); the oldest version of that takes colons and apostrophes for punctuation too. TextVQA's
+own evaluation, which is the second's, joins "red,blue" where the challenge parts it.
 """
 
 import re

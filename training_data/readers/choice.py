@@ -22,8 +22,8 @@ def scienceqa(source: Source) -> Iterator[Record | Problem]:
     """ScienceQA's folder, problems.json and pid_splits.json; only questions with a picture; task: the subject.
 
     The split is "test" unless given. The hint comes first as "Context: ...", as lmms-eval puts it to LLaVA
-    (`lmms_eval/tasks/scienceqa`). Pictures are images/SPLIT/ID/image.png. Format: models/base_prompt.py of lupantech/ScienceQA
-    and llava/eval/eval_science_qa.py of haotian-liu/LLaVA.
+    (`lmms_eval/tasks/scienceqa`). Pictures are images/SPLIT/ID/image.png. Format: models/base_prompt.py of
+    lupantech/ScienceQA and llava/eval/eval_science_qa.py of haotian-liu/LLaVA.
     """
     split = source.split or "test"
     splits = load_json(source.path / "pid_splits.json")
