@@ -61,17 +61,17 @@ def sweep_on_cluster(
         InvalidInput: the data hold no record at all.
         M3Error: the model can't be loaded, or Ray or its parts for data are missing.
     """
+    if cluster.address is not None and "://" in cluster.address:
+        raise M3Error(
+            f"--address {cluster.address} is not HOST:PORT or auto, a cluster that this machine is part of: the "
+            "questions and the table lie here"
+        )
     try:
         import ray
         import ray.data
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
     except ImportError as error:
         raise M3Error(f"--actors needs Ray Data ({error}): pip install 'm3-router[cluster]'") from None
-    if cluster.address is not None and "://" in cluster.address:
-        raise M3Error(
-            f"--address {cluster.address} is not HOST:PORT or auto, a cluster that this machine is part of: the "
-            "questions and the table lie here"
-        )
     if cluster.address is None:
         ray.init(address="local", num_cpus=cluster.actors + 1, include_dashboard=False, log_to_driver=False)
     else:
