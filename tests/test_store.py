@@ -23,7 +23,9 @@ from training_data.readers.records import Picture, Problem, Record
 from training_data.readers.source import files_in
 from training_data.readers.store import Store, folder_at
 from training_data.sweep import main
-from training_data.sweeping.recorded import READ_AT_ONCE, load_batch
+from training_data.sweeping.cluster import Labeller
+from training_data.sweeping.labelling import Manner
+from training_data.sweeping.recorded import READ_AT_ONCE, Showing, load_batch
 from training_data.sweeping.showing import item_of
 from training_data.sweeping.table import read_failures
 
@@ -117,6 +119,23 @@ def test_a_store_that_refuses_everything_stops_the_sweep_and_it_goes_on_later(tm
     assert read_failures(tmp_path / "labels") == [] and len(read_labels(tmp_path / "labels")) == 3
     s3.refused = set()
     assert sweep(*given)[1]["new"] == 5
+
+
+def test_an_actor_tells_that_its_store_refuses_it(tmp_path, s3):
+    """Ray would wrap the error; what the records' reader ran into is passed on alike."""
+    data = write_own(tmp_path, 1, s3)
+    groups = [[each] for each in read("own", data, Store(s3.uri("img")))]
+    labeller = Labeller(toy_m3, Showing(Manner(max_new_tokens=2)))
+    row = {"records": np.array([7]), "problems": np.array([1])}
+    asked = {**row, "batch": np.array([pickle.dumps(groups)], object), "error": np.array([""])}
+    told = labeller(asked)
+    rows, failures = pickle.loads(told["kept"][0])
+    assert (told["error"], told["records"], told["problems"], len(rows), failures) == ([""], [7], [1], 2 * 5, [])
+    s3.refused = {""}
+    told = labeller(asked)
+    assert told["kept"] == [b""] and told["error"][0].startswith("s3://pictures/img can't be reached: ")
+    told = labeller({**asked, "error": np.array(["the reader's"])})
+    assert (told["kept"], told["error"]) == ([b""], ["the reader's"])
 
 
 @pytest.mark.parametrize(

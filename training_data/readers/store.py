@@ -97,11 +97,10 @@ def _opened(store: Store) -> tuple[fs.FileSystem, str]:
 def _listed(store: Store) -> Mapping[str, frozenset[str]]:
     """Folder -> the files in it; some 100 bytes a file."""
     system, base = _opened(store)
-    _answers(store)
+    if _answers(store).type == fs.FileType.NotFound:
+        raise InvalidInput(f"there is no folder {store}", "images")
     try:
         found = system.get_file_info(fs.FileSelector(base, recursive=True))
-    except FileNotFoundError:
-        raise InvalidInput(f"there is no folder {store}", "images") from None
     except _BROKEN as error:
         raise M3Error(f"{store} can't be listed: {_told(store, error)}") from None
     names: defaultdict[str, set[str]] = defaultdict(set)
@@ -112,15 +111,15 @@ def _listed(store: Store) -> Mapping[str, frozenset[str]]:
     return {folder: frozenset(files) for folder, files in names.items()}
 
 
-def _answers(store: Store) -> None:
-    """Ask it for what it must have.
+def _answers(store: Store) -> fs.FileInfo:
+    """Ask it for what it must have, and so whether it answers at all.
 
     Raises:
         M3Error: it doesn't answer, or refuses to.
     """
     system, base = _opened(store)
     try:
-        system.get_file_info(base)
+        return system.get_file_info(base)
     except _BROKEN as error:
         raise M3Error(f"{store} can't be reached: {_told(store, error)}") from None
 
