@@ -126,11 +126,12 @@ def test_an_actor_tells_that_its_store_refuses_it(tmp_path, s3):
     data = write_own(tmp_path, 1, s3)
     groups = [[each] for each in read("own", data, Store(s3.uri("img")))]
     labeller = Labeller(toy_m3, Showing(Manner(max_new_tokens=2)))
-    row = {"records": np.array([7]), "problems": np.array([1])}
+    row = {"records": np.array([7]), "problems": np.array([1]), "batches": np.array([3])}
     asked = {**row, "batch": np.array([pickle.dumps(groups)], object), "error": np.array([""])}
     told = labeller(asked)
     rows, failures = pickle.loads(told["kept"][0])
-    assert (told["error"], told["records"], told["problems"], len(rows), failures) == ([""], [7], [1], 2 * 5, [])
+    assert (told["error"], told["records"], told["problems"], told["batches"]) == ([""], [7], [1], [3])
+    assert (len(rows), failures) == (2 * 5, [])
     s3.refused = {""}
     told = labeller(asked)
     assert told["kept"] == [b""] and told["error"][0].startswith("s3://pictures/img can't be reached: ")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ import pytest
 from test_sweep_records import read_folder, write_pictures
 
 from complexity.labels import read_labels
+from training_data.readers.records import Picture
 from training_data.sweeping.table import FAILURES, read_failures
 
 HERE = Path(__file__).parent
@@ -87,6 +89,36 @@ def check_rest(again, log, out, told, kept):
     assert {failure.sample_id for failure in read_failures(out)} == gone and report["failures"] == len(gone)
     lines = [line for file in (out / FAILURES).glob("*.jsonl") for line in file.read_text().splitlines()]
     assert len(lines) == len(gone)
+
+
+class Poison(Picture):
+    """What ends every process that reads it, as a decoder's bug would."""
+
+    def read(self):
+        os._exit(1)
+
+
+def read_poison(name, path, images):
+    """A reader that puts into the second batch a record that nobody survives."""
+    told = [each for each in read_folder(name, path, images) if not each.record_id.endswith("gone")]
+    return iter([*told[:60], replace(told[0], record_id="poison", pictures=(Poison(path / "poison.png"),))])
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_what_ends_every_actor_is_given_up_and_the_rest_is_done(tmp_path):
+    """A batch that kills its actor again and again is told of when all others are in the table; exit 2."""
+    write_pictures(tmp_path / "pictures", 20)
+    reads = SCRIPT.replace("test_sweep_records", "test_sweep_cluster").replace("folder", "poison")
+    command = [sys.executable, "-c", reads, "--read", "poison", "--data", str(tmp_path / "pictures")]
+    command += ["--out", str(tmp_path / "labels"), "--actors", "1"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
+    ended = subprocess.run(command, capture_output=True, cwd=HERE, env=env, text=True, timeout=400)
+    assert ended.returncode == 2, ended.stderr[-3000:]
+    assert "sweep-m3: 1 batches aren't done: each ended 6 actors" in ended.stderr
+    told = list(read_poison("poison", tmp_path / "pictures", None))
+    lost = {each.sample_id for each in told} - set(read_labels(tmp_path / "labels").sample_id)
+    assert "mine/poison" in lost and len(lost) < 20
 
 
 @pytest.fixture
