@@ -94,8 +94,8 @@ def sweep_on_cluster(
         ray.shutdown()
     if done.lost:
         raise M3Error(
-            f"{done.lost} batches aren't done: each ended {RETRIES + 1} actors, for want of memory or by a picture that "
-            f"ends its decoder, or failed otherwise, as Ray says above; all others are in {out}"
+            f"{done.lost} batches aren't done: each ended {RETRIES + 1} actors, for want of memory or by a picture "
+            f"that ends its decoder, or failed otherwise, as Ray says above; all others are in {out}"
         )
     check_some(source, done.records + done.problems)
     known = SweptTable(out, meta).failures  # rows that gave no record were set aside by the task that read them
