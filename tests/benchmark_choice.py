@@ -60,17 +60,22 @@ def mmbench(folder: Path) -> World:
         ["1000241", "Which?", "nan", "apple", "pear", "plum", "nan", "A", "identity", "241"],
         ["243", "Which?", "nan", "apple", "pear", "plum", "nan", "A", "identity", "no base64!"],
         ["244", "short"],
+        ["1000245", "Which?", "nan", "apple", "pear", "nan", "nan", "A", "identity", "245"],
     ]
     quoted = "\n".join("\t".join(f'"{each}"' if "\n" in each else each for each in row) for row in rows)
     asked = f"Two\nlines.\nWhich?{FRUIT}{LETTER}"
+    rotated, shown = f"Which?{FRUIT}\nC. plum{LETTER}", (PNG.decode("latin-1"),)
     return World(
         text(folder / "mmbench.tsv", quoted),
-        [Expected("241", "identity", (PNG.decode("latin-1"),), asked, ("B",), "choice", ("apple", "pear"))],
+        [
+            Expected("241", "identity", shown, asked, ("B",), "choice", ("apple", "pear")),
+            Expected("1000241", "identity", shown, rotated, ("A",), "choice", ("apple", "pear", "plum")),
+        ],
         [
             ("mmbench.tsv", 4, "from A to C"),
-            ("mmbench.tsv", 5, "the row with index '241' only"),
             ("mmbench.tsv", 6, "not base64"),
             ("mmbench.tsv", 7, "2 fields; expected 10"),
+            ("mmbench.tsv", 8, "the row with index '245'; none before has it"),
         ],
     )
 

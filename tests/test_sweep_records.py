@@ -274,6 +274,7 @@ def test_answers_got_otherwise_do_not_mix(tmp_path, capsys):
         (["--max-new-tokens", "-1"], "--max-new-tokens -1 must be at least 1"),
         (["--actors", "0"], "--actors 0 must be at least 1"),
         (["--actors", "2", "--gpus-per-actor", "1"], "--gpus-per-actor 1 needs --device cuda"),
+        (["--actors", "1", "--address", "ray://head:10001"], "--address ray://head:10001 is not HOST:PORT or auto"),
         ([], "data holds no record"),
     ],
 )

@@ -20,6 +20,7 @@ from training_data.importing.logs import FORMATS, Result
 from training_data.importing.results import IMAGE_PX, Imported, Wish, import_results, write_table
 from training_data.readers.by_name import READERS, read
 from training_data.readers.records import Record
+from training_data.readers.store import folder_at
 from training_data.scoring import SCORERS
 from training_data.sweeping.showing import LAYOUTS
 
@@ -61,7 +62,11 @@ def main(argv: list[str] | None = None) -> int:
         "--read", required=True, choices=READERS, metavar="READER", help=f"the benchmark: {', '.join(READERS)}"
     )
     parser.add_argument("--data", type=Path, required=True, help="its questions: a file or folder, as the reader takes")
-    parser.add_argument("--images", type=Path, help="folder of its pictures (where the data are)")
+    parser.add_argument(
+        "--images",
+        type=folder_at,
+        help="folder of its pictures, or s3://, gs://, hdfs://, file:// (where the data are)",
+    )
     parser.add_argument("--answers", type=Path, help="its answers, where they have a file of their own")
     parser.add_argument("--data-split", help="its split, where a file has several")
     parser.add_argument("--model", required=True, help="name of the model, as the service has it, with its version")

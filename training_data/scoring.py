@@ -21,13 +21,15 @@ _LEADING = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])(?:[.:)](?=\s|$)|$))")
 
 
 def exact_match(prediction: str, references: Sequence[str], options: Sequence[str] = ()) -> float:
-    """1.0 where the prediction is one of the references, case and outer blanks aside; else 0.0.
+    """1.0 where the prediction is one of the references, case, outer blanks and a last period aside; else 0.0.
 
-    >>> exact_match(" Exit", ["EXIT"])
+    So LLaVA's evaluation hands answers to GQA's (`scripts/convert_gqa_for_eval.py` of haotian-liu/LLaVA).
+
+    >>> exact_match(" Exit.", ["EXIT"])
     1.0
     """
-    said = prediction.strip().casefold()
-    return float(any(said == reference.strip().casefold() for reference in references))
+    said = _bare(prediction)
+    return float(any(said == _bare(reference) for reference in references))
 
 
 def contains(prediction: str, references: Sequence[str], options: Sequence[str] = ()) -> float:
@@ -45,9 +47,10 @@ def contains(prediction: str, references: Sequence[str], options: Sequence[str] 
 def anls(prediction: str, references: Sequence[str], options: Sequence[str] = ()) -> float:
     """Normalised Levenshtein similarity to the nearest reference (Biten et al. 2019, arXiv 1905.13648, equation 1).
 
-    1 - edits / length of the longer text, where edits are less than half of it, and 0 elsewhere: an answer that is
+    1 - edits / length of the longer text, where edits are at most half of it, and 0 elsewhere: an answer that is
     about as far off as another word isn't a misreading. Case and kinds of blanks don't matter. Averaged over
-    samples it is ANLS.
+    samples it is ANLS. Exactly half counts in scripts in use (`lmms_eval/api/metrics.py` of EvolvingLMMs-Lab/lmms-eval,
+    after Qwen-VL's; `vlmeval/dataset/utils/vqa_eval.py` of open-compass/VLMEvalKit), and not in the paper's equation.
 
     >>> anls("Coca Cole", ["coca cola", "Coca Cola Company"])
     0.8888888888888888
@@ -60,8 +63,9 @@ def relaxed(prediction: str, references: Sequence[str], options: Sequence[str] =
     """1.0 where a number is within 5% of a reference's, or a text is the reference, case aside; else 0.0.
 
     ChartQA's relaxed accuracy (Masry et al. 2022, arXiv 2203.10244, after PlotQA). A percent
-    sign divides by a hundred; "1,200" and "$5" are texts, as in the scripts in use; the bound itself is in; zero must
-    be met exactly.
+    sign divides by a hundred; "1,200" and "$5" are texts, as in the scripts in use (`lmms_eval/tasks/chartqa/utils.py`
+    of EvolvingLMMs-Lab/lmms-eval, after Qwen-VL's and pix2struct's); the bound itself is in. Zero must be met exactly;
+    those scripts want it in the same letters, and "0.0" is not "0".
     """
     return max((_relaxed_to(prediction, reference) for reference in references), default=0.0)
 
@@ -70,9 +74,12 @@ def choice(prediction: str, references: Sequence[str], options: Sequence[str] = 
     """1.0 where the prediction chooses the option that a reference names by its letter or its text; else 0.0.
 
     Read are, in this order: an option's whole text; a leading letter, "B", "(B)", "B.", "b) red"; "the answer is B",
-    "Option (B)"; an option's text within a sentence, if no other's is there. The steps are those by which MMBench
-    reads a choice before it asks a language model (arXiv 2307.06281). A letter without an option, and
-    two of them, choose nothing.
+    "Option (B)"; an option's text within a sentence, if no other's is there; stars that make a letter bold don't
+    matter. The steps are those by which MMBench reads a choice before it asks a language model (arXiv 2307.06281;
+    `vlmeval/utils/matching_util.py` of open-compass/VLMEvalKit), which also takes the only letter anywhere. ScienceQA's
+    are "B", "B. red" and "The answer is B" (`llava/eval/eval_science_qa.py` of haotian-liu/LLaVA). MMMU's evaluation
+    takes the last of several letters, and guesses where there is none (`lmms_eval/tasks/mmmu/utils.py`); here a
+    letter without an option, and two of them, choose nothing.
     """
     right = {_chosen(reference, options) for reference in references}
     return float(_chosen(prediction, options) in right - {None})
@@ -81,8 +88,10 @@ def choice(prediction: str, references: Sequence[str], options: Sequence[str] = 
 def yes_no(prediction: str, references: Sequence[str], options: Sequence[str] = ()) -> float:
     """1.0 where yes is said to yes, or no to no; else 0.0.
 
-    A first word "yes" or "no" says it. Otherwise as POPE's evaluation reads answers (arXiv 2305.10355): "no" or "not"
-    in the first sentence is no, and anything else yes; but silence is neither.
+    A first word "yes" or "no" says it. Otherwise as POPE's evaluation reads answers (arXiv 2305.10355;
+    `llava/eval/eval_pope.py` of haotian-liu/LLaVA): "no" or "not" in the first sentence is no, and anything else yes;
+    but silence is neither. lmms-eval takes the bare words alone (`lmms_eval/tasks/pope/utils.py`), and for MME what is
+    within the first four letters (`lmms_eval/tasks/mme/utils.py`).
     """
     said = _yes_or_no(prediction)
     return float(said != "" and any(said == _yes_or_no(reference) for reference in references))
@@ -110,6 +119,10 @@ def scorer(name: str) -> Scorer:
     return SCORERS[name]
 
 
+def _bare(text: str) -> str:
+    return text.strip().rstrip(".").casefold().strip()
+
+
 def _plain(text: str) -> str:
     """Without capitals, with single blanks."""
     return " ".join(text.casefold().split())
@@ -120,7 +133,7 @@ def _similarity(said: str, right: str) -> float:
     if not longer:
         return 1.0
     distance = _edits(said, right) / longer
-    return 1 - distance if distance < ANLS_THRESHOLD else 0.0
+    return 1 - distance if distance <= ANLS_THRESHOLD else 0.0
 
 
 def _edits(first: str, second: str) -> int:
@@ -145,7 +158,7 @@ def _relaxed_to(prediction: str, reference: str) -> float:
 
 
 def _number(text: str) -> float | None:
-    bare = text.strip().rstrip("%")
+    bare = text.strip().rstrip("%").strip()
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", bare, re.ASCII):
         return None
     return float(bare) / (100 if text.strip().endswith("%") else 1)
@@ -157,8 +170,9 @@ def _chosen(text: str, options: Sequence[str]) -> int | None:
     known = [_plain(option).strip(" .") for option in options]
     if said in known:
         return known.index(said)
-    leading = _LEADING.match(text.strip())
-    named = [leading] if leading else list(_NAMED.finditer(text))
+    plain = text.replace("*", "").strip()
+    leading = _LEADING.match(plain)
+    named = [leading] if leading else list(_NAMED.finditer(plain))
     places = {LETTERS.index(next(filter(None, match.groups())).upper()) for match in named}
     if not places:
         within = {

@@ -24,6 +24,7 @@ from serving.m3.pool import REDUCTIONS
 from serving.m3.prompt import WORDINGS
 from training_data.drawn.corpus import SPLITS, CorpusItem, Split, draw_item, nudged
 from training_data.readers import by_name as readers
+from training_data.readers.store import Store, folder_at, is_uri
 from training_data.sweeping.by_picture import Told
 from training_data.sweeping.cluster import Cluster, sweep_on_cluster
 from training_data.sweeping.labelling import Asked, Item, Manner, label, look
@@ -162,8 +163,10 @@ def _swept_records(args: argparse.Namespace, read: Callable[..., Iterable[Told]]
         if value is not None and value < 1:
             raise M3Error(f"--{name.replace('_', '-')} {value} must be at least 1")
     for name in ("data", "images", "answers", "out"):  # actors have working directories of their own
-        path = getattr(args, name)
-        setattr(args, name, path and path.absolute())
+        place = getattr(args, name)
+        setattr(args, name, place.absolute() if isinstance(place, Path) else place)
+    if isinstance(args.images, Store):
+        print(f"sweep-m3: listing {args.images}", file=sys.stderr)
     told = {"answers": args.answers, "split": args.data_split, "columns": dict(args.column), "dataset": args.dataset}
     given = {name: value for name, value in told.items() if value}
     source = RecordStream(
@@ -200,6 +203,15 @@ def _part(told: str) -> tuple[int, int]:
     return int(mine), int(parts)
 
 
+def _on_disk(told: str) -> Path:
+    if is_uri(told):
+        raise argparse.ArgumentTypeError(
+            f"{told!r} is in a store, where only --images may be: questions are looked up in place and shards renamed "
+            "into place; copy it"
+        )
+    return Path(told)
+
+
 def _column(told: str) -> tuple[str, str]:
     ours, equals, theirs = told.partition("=")
     if not (ours and equals and theirs):
@@ -213,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run a model at every scale over the drawn corpus, or with --read over records of a benchmark or "
         "of your own; goes on where it was stopped.",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the label table")
+    parser.add_argument("--out", type=_on_disk, required=True, help="folder of the label table")
     parser.add_argument("--model", default=str(M3_TINY), help="folder or hub name of the model (the shipped m3-tiny)")
     parser.add_argument(
         "--reduction",
@@ -241,9 +253,13 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("--pictures", action="store_true", help=f"keep the pictures in OUT/{PICTURES}, for reports")
     records = parser.add_argument_group("records")
     records.add_argument("--read", metavar="READER", help=f"what the data are: {', '.join(readers.READERS)}")
-    records.add_argument("--data", type=Path, help="file or folder that is read")
-    records.add_argument("--images", type=Path, help="folder of the pictures (where the data are)")
-    records.add_argument("--answers", type=Path, help="the answers' file of benchmarks that have them apart")
+    records.add_argument("--data", type=_on_disk, help="file or folder that is read")
+    records.add_argument(
+        "--images",
+        type=folder_at,
+        help="folder of the pictures, or s3://, gs://, hdfs://, file:// (where the data are)",
+    )
+    records.add_argument("--answers", type=_on_disk, help="the answers' file of benchmarks that have them apart")
     records.add_argument("--data-split", help="of data that come with all their splits in one")
     records.add_argument(
         "--column",

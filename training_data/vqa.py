@@ -1,8 +1,13 @@
-"""The soft accuracy of VQA (Antol et al. 2015, arXiv 1505.00468), as the challenge's evaluation computes it."""
+"""The soft accuracy of VQA (Antol et al. 2015, arXiv 1505.00468), as the challenge's evaluation computes it.
+
+Held against `vlmeval/dataset/utils/vqa_eval.py` of open-compass/VLMEvalKit and
+`lmms_eval/tasks/_task_utils/vqa_eval_metric.py` of EvolvingLMMs-Lab/lmms-eval, which both go back to the challenge's
+vqaEval.py (GT-Vision-Lab/VQA); the oldest version of that takes colons and apostrophes for punctuation too. TextVQA's
+own evaluation, which is the second's, joins "red,blue" where the challenge parts it.
+"""
 
 import re
 from collections.abc import Sequence
-from itertools import product
 
 REFERENCES = 10  # that a question of VQA, TextVQA or VizWiz has
 ENOUGH = 3  # of the others say so: then an answer is wholly right
@@ -11,15 +16,16 @@ NUMBERS = {word: str(n) for n, word in enumerate("zero one two three four five s
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'  # what the evaluation takes out; not the apostrophe, the colon or the period
 _THOUSANDS = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
-# Those that no other word is spelt like, so not we're, she'll or it's.
+# Those of the evaluation's list that can apply once capitals are gone ("im" and "ive" stay), with their apostrophes.
 _CONTRACTIONS = (
     "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd "
-    "he'd've he's how'd how'll how's i'm i've isn't it'd it'd've it'll ma'am might've mightn't mightn't've "
-    "must've mustn't needn't not've o'clock oughtn't shan't she'd've she's should've shouldn't shouldn't've "
-    "somebody'd somebody'll somebody's someone'd someone'll someone's something'd something'll that'd that'll "
-    "that's there'd there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't "
-    "what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll "
-    "why're why's won't would've wouldn't wouldn't've y'all you'd you'd've you'll you're you've"
+    "he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've "
+    "must've mustn't needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've "
+    "somebody'd've somebody'll somebody's someone'd someone'd've someone's something'd something'd've "
+    "something'll that's there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't "
+    "we'd've we've weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll "
+    "who's who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've "
+    "you'd you'd've you'll you're you've"
 )
 
 
@@ -51,7 +57,7 @@ def normalised(answer: str) -> str:
     >>> normalised("The dogs aren't two, are they?")
     "dogs aren't 2 are they"
     """
-    text = answer.strip()
+    text = answer.replace("\n", " ").replace("\t", " ").strip()
     joined = _THOUSANDS.search(text) is not None
     bare = text
     for mark in PUNCTUATION:
@@ -63,12 +69,11 @@ def normalised(answer: str) -> str:
     return " ".join(_SPELT.get(word, word) for word in words if word not in ARTICLES)
 
 
-def _without_apostrophes(word: str) -> list[str]:
-    """The word with any of its apostrophes missing."""
-    first, *others = word.split("'")
-    ways = product(("", "'"), repeat=len(others))
-    spelt = [first + "".join(mark + part for mark, part in zip(way, others, strict=True)) for way in ways]
-    return [each for each in spelt if each != word]
+def _lacking_one(word: str) -> list[str]:
+    """The word with one of its apostrophes missing; with two missing the evaluation leaves it as it is."""
+    return [word[:k] + word[k + 1 :] for k, letter in enumerate(word) if letter == "'"]
 
 
-_SPELT = {wrong: word for word in _CONTRACTIONS.split() for wrong in _without_apostrophes(word)}
+_SPELT = {wrong: word for word in _CONTRACTIONS.split() for wrong in _lacking_one(word)}
+_SPELT["someonell"] = "someone'll"
+_SPELT["somebody'd"] = "somebodyd"  # the evaluation's list has this one the wrong way round

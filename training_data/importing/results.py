@@ -17,6 +17,7 @@ from complexity.labels import LabelMeta, LabelRow, done_samples, read_meta, writ
 from training_data.importing.join import Joined, LeftOut, join
 from training_data.importing.logs import Result
 from training_data.readers.records import Picture, Problem, Record
+from training_data.sweeping.recorded import READ_AT_ONCE
 from training_data.sweeping.showing import Layout, item_of
 
 IMPORT_VERSION = "import-1"
@@ -98,7 +99,8 @@ class _Look:
 def _look(records: Sequence[Record], wish: Wish) -> tuple[dict[tuple[Picture, ...], _Look], LeftOut]:
     """The features of each distinct picture, and the records that have none.
 
-    Decoders and numpy let other threads run meanwhile, so that all cores have pictures to look at.
+    Decoders and numpy let other threads run meanwhile, so that all cores have pictures to look at; a store is asked for
+    some at once, whatever the cores.
     """
     first = {record.pictures: record for record in reversed(records)}
     reasons: dict[tuple[Picture, ...], str] = {}
@@ -111,7 +113,7 @@ def _look(records: Sequence[Record], wish: Wish) -> tuple[dict[tuple[Picture, ..
             return None
         return _Look(item.image_sha256, item.image_features)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max(os.cpu_count() or 1, READ_AT_ONCE)) as pool:
         looks = tqdm(pool.map(look, first.values()), "features", len(first), unit="picture", mininterval=2.0)
         seen = {pictures: each for pictures, each in zip(first, looks, strict=True) if each is not None}
     blind = (f"{record.record_id} ({reasons[record.pictures]})" for record in records if record.pictures in reasons)

@@ -11,6 +11,7 @@ from training_data.readers.own import COLUMNS, mmmu, own, saved_dataset
 from training_data.readers.records import Problem, Record
 from training_data.readers.short_answer import chartqa, docvqa, gqa, llava, ocrvqa, pope, textvqa, vizwiz, vqav2
 from training_data.readers.source import Source, is_file
+from training_data.readers.store import Folder, Store
 from training_data.readers.video import egoschema, msvdqa, nextqa
 
 
@@ -54,7 +55,7 @@ READERS: dict[str, Reader] = {
 def read(
     name: str,
     path: Path,
-    images: Path | None = None,
+    images: Folder | None = None,
     *,
     answers: Path | None = None,
     split: str | None = None,
@@ -66,7 +67,8 @@ def read(
     Args:
         name: of the reader.
         path: the questions' file or the benchmark's folder.
-        images: the folder of the pictures; where `path` lies, or `path` itself where that is a folder, unless given.
+        images: the folder of the pictures, or the store; where `path` lies, or `path` itself where that is a folder,
+            unless given.
         answers: the answers' file of benchmarks that have them apart.
         split: of benchmarks that come with all their splits in one.
         columns: for "datasets", our names of columns -> the dataset's.
@@ -74,13 +76,16 @@ def read(
 
     Raises:
         InvalidInput: there is no such reader or file (at once), or the file can't be used at all (when it is read).
+        M3Error: the pictures' store doesn't answer.
     """
     if name not in READERS:
         raise InvalidInput(f"there is no reader {name!r}; choose one of {', '.join(READERS)}", "name")
     for each in (path, answers):
         if each is not None and not is_file(each) and not _is_folder(each):
             raise InvalidInput(f"there is no {each}", "path")
-    if images is not None and not _is_folder(images):
+    if isinstance(images, Store):
+        images.check()
+    elif images is not None and not _is_folder(images):
         raise InvalidInput(f"there is no folder {images}", "images")
     if columns and name != "datasets":
         raise InvalidInput(f"the reader {name} knows its columns; only datasets takes some", "columns")

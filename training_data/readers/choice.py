@@ -22,7 +22,8 @@ def scienceqa(source: Source) -> Iterator[Record | Problem]:
     """ScienceQA's folder, problems.json and pid_splits.json; only questions with a picture; task: the subject.
 
     The split is "test" unless given. The hint comes first as "Context: ...", as lmms-eval puts it to LLaVA
-    (`lmms_eval/tasks/scienceqa`). Pictures are images/SPLIT/ID/image.png. Format: lupantech/ScienceQA.
+    (`lmms_eval/tasks/scienceqa`). Pictures are images/SPLIT/ID/image.png. Format: models/base_prompt.py of
+    lupantech/ScienceQA and llava/eval/eval_science_qa.py of haotian-liu/LLaVA.
     """
     split = source.split or "test"
     splits = load_json(source.path / "pid_splits.json")
@@ -60,8 +61,8 @@ def ai2d(source: Source) -> Iterator[Record | Problem]:
 
     A file is {"imageName", "questions": {text: {"answerTexts", "correctAnswer", "abcLabel", "questionId"}}}. The
     split "test" is the diagrams that ai2d_test_ids.csv lists; without a split, all are read. Task: the category that
-    categories.json gives the diagram. Format: ai2d-all.zip of prior.allenai.org/projects/diagram-understanding;
-    abc_images as OpenGVLab/InternVL publishes them.
+    categories.json gives the diagram. Format: ai2d-all.zip of prior.allenai.org/projects/diagram-understanding, also in
+    lmms_eval/tasks/ai2d/upload_ai2d.py of EvolvingLMMs-Lab/lmms-eval; abc_images as OpenGVLab/InternVL publishes them.
     """
     files = sorted((source.path / "questions").glob("*.json"))
     if not files:
@@ -133,14 +134,19 @@ def mmbench(source: Source) -> Iterator[Record | Problem]:
     """MMBench's table: index, question, hint, A to D, answer, category and the picture in base64, between tabs.
 
     The hint stands before the question, and options end at the first empty one, as in LLaVA's
-    `model_vqa_mmbench.py`. Task: the category. Format: mmbench_dev_20230712.tsv of open-compass/MMBench; later tables
-    that name another row's index in a picture's place give problems for those rows.
+    `llava/eval/model_vqa_mmbench.py`. Task: the category. Tables hold each question several times, with the options
+    rotated; some name in a picture's place the index of an earlier row that has it, as `localize_df` in
+    `vlmeval/smp/file.py` of open-compass/VLMEvalKit reads them. Format: mmbench_dev_20230712.tsv of
+    open-compass/MMBench.
     """
+    shown_by: dict[str, tuple[Picture, ...]] = {}
 
     def make(row: Row) -> Record:
-        image = row.text("image")
-        if image.isdigit():
-            raise InvalidInput(f"its picture stands in the row with index {shown(image)} only")
+        name, image = row.text("index"), row.text("image")
+        if not image.isdigit():
+            shown_by[name] = decoded_picture(image, "image")
+        elif image not in shown_by:
+            raise InvalidInput(f"its picture should stand in the row with index {shown(image)}; none before has it")
         options: list[str] = []
         for letter in "ABCD":
             option = row.optional(letter)
@@ -151,8 +157,8 @@ def mmbench(source: Source) -> Iterator[Record | Problem]:
         asked = ("" if hint.lower() in NOTHING else f"{hint}\n") + row.text("question")
         task = row.optional("category")
         right = row.letter("answer", options) if options else 0
-        pictures = decoded_picture(image, "image")
-        return _choice(source, row.text("index"), task, pictures, asked, right, tuple(options))
+        pictures = shown_by[image if image.isdigit() else name]
+        return _choice(source, name, task, pictures, asked, right, tuple(options))
 
     yield from records(source, table(source.path, ("index", "question", "A", "B", "answer", "image"), "\t"), make)
 

@@ -18,10 +18,10 @@ from training_data.readers.source import (
     as_text,
     decoded_picture,
     find_picture,
-    is_file,
     records,
     shown,
 )
+from training_data.readers.store import Folder, Store
 from training_data.scoring import SCORERS
 
 COLUMNS = ("picture", "question", "answer", "answers", "task", "id", "options", "scorer")
@@ -117,7 +117,7 @@ def _numbered_pictures(row: Row, put: str) -> tuple[Picture, ...]:
     return tuple(_picture_of(row.values.get(f"image_{k}"), f"image_{k}", row.file.parent) for k in numbers)
 
 
-def _picture_of(value: object, name: str, folder: Path) -> Picture:
+def _picture_of(value: object, name: str, folder: Folder) -> Picture:
     """The picture of a column of `datasets`: {"bytes", "path"}, where one of the two may be missing."""
     if isinstance(value, dict):
         if isinstance(value.get("bytes"), bytes) and value["bytes"]:
@@ -208,11 +208,15 @@ def _own_pictures(source: Source, row: Row) -> tuple[Picture, ...]:
         several = value if isinstance(value, list) and value else [value]
         return tuple(_picture_of(each, "picture", source.images) for each in several)
     text = row.text("picture")
-    for folder in dict.fromkeys((source.images, source.path.parent)):
-        if is_file(folder / text):
-            return (Picture(path=folder / text),)
     if text.startswith("data:"):
         return decoded_picture(text.partition("base64,")[2], "picture")
+    beside = [] if isinstance(source.images, Store) else [source.path.parent]
+    problems = []
+    for folder in dict.fromkeys([source.images, *beside]):
+        try:
+            return find_picture(folder, text)
+        except InvalidInput as problem:
+            problems.append(problem)
     if text.startswith(ENCODED):
         return decoded_picture(text, "picture")
-    raise InvalidInput(f"there is no picture {shown(text)} in {source.images}")
+    raise problems[0]

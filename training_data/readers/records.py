@@ -6,31 +6,43 @@ by.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from complexity.errors import InvalidInput
+from training_data.readers.store import Store
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture: a file, or bytes that came inside another file."""
+    """An encoded picture: a file, one in a store, or bytes that came inside another file."""
 
-    path: Path | None = None
+    path: PurePath | None = None
     data: bytes | None = None
+    store: Store | None = None  # that `path` is a name in
 
     def read(self) -> bytes:
         """The encoded bytes.
 
         Raises:
             InvalidInput: the file is gone or can't be read.
+            M3Error: the store that it is in doesn't answer.
         """
         if self.data is not None:
             return self.data
         assert self.path is not None
+        if self.store is not None:
+            return self.store.read(self.path.as_posix())
         try:
-            return self.path.read_bytes()
+            return Path(self.path).read_bytes()
         except OSError as error:
             raise InvalidInput(f"{self.path} can't be read: {error.strerror}") from None
+
+    @property
+    def place(self) -> str:
+        """Where it lies; "" where it came inside another file."""
+        if self.path is None:
+            return ""
+        return str(self.path) if self.store is None else f"{self.store}/{self.path}"
 
 
 @dataclass(frozen=True)

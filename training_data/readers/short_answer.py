@@ -50,7 +50,8 @@ def llava(source: Source) -> Iterator[Record | Problem]:
 def vqav2(source: Source) -> Iterator[Record | Problem]:
     """VQAv2 and others of its form: {"questions"} in one file, {"annotations"} in another; task: the answer's type.
 
-    Pictures are COCO's, COCO_val2014_000000262148.jpg or 000000262148.jpg. Format: visualqa.org/download.html.
+    Pictures are COCO's, COCO_val2014_000000262148.jpg or 000000262148.jpg. Format: visualqa.org/download.html; also in
+    PythonHelperTools/vqaTools/vqa.py of GT-Vision-Lab/VQA.
     """
     answers = source.need_answers("v2_mscoco_val2014_annotations.json")
     known, problems = by_id(json_list(answers, "annotations"), "question_id")
@@ -75,7 +76,7 @@ def vqav2(source: Source) -> Iterator[Record | Problem]:
 def gqa(source: Source) -> Iterator[Record | Problem]:
     """GQA: an object of questions by id, {"imageId", "question", "answer", "types"}; task: the structural type.
 
-    Format: cs.stanford.edu/people/dorarad/gqa/download.html.
+    Format: cs.stanford.edu/people/dorarad/gqa/download.html; also in GQA/README.md of leaderj1001/Vision-Language.
     """
 
     def make(row: Row) -> Record:
@@ -92,7 +93,8 @@ def vizwiz(source: Source) -> Iterator[Record | Problem]:
     """VizWiz-VQA: a list of {"image", "question", "answers": [{"answer"}], "answer_type"}; task: the answer's type.
 
     Before the usual instruction stands LLaVA-1.5's for questions that can't be answered, as lmms-eval puts it
-    (`lmms_eval/tasks/vizwiz_vqa`). Format: vizwiz.org/tasks-and-datasets/vqa.
+    (`lmms_eval/tasks/vizwiz_vqa`). Format: vizwiz.org/tasks-and-datasets/vqa; also in mmpretrain/datasets/vizwiz.py of
+    open-mmlab/mmpretrain.
     """
 
     def make(row: Row) -> Record:
@@ -109,7 +111,7 @@ def textvqa(source: Source) -> Iterator[Record | Problem]:
     """TextVQA: {"data": [{"question_id", "image_id", "question", "answers"}]}, ten answers each.
 
     LLaVA's own question file also gives the model what an OCR engine read; this asks about the picture alone.
-    Format: textvqa.org/dataset.
+    Format: textvqa.org/dataset; also in mmpretrain/datasets/textvqa.py of open-mmlab/mmpretrain.
     """
 
     def make(row: Row) -> Record:
@@ -161,7 +163,8 @@ def docvqa(source: Source) -> Iterator[Record | Problem]:
     """DocVQA and InfographicVQA: {"data": [{"questionId", "question", "image" or "image_local_name", "answers"}]}.
 
     Task: the first of "question_types" or "answer_type", which the files "withQT" have. Format: the single page task
-    and InfographicVQA at rrc.cvc.uab.es (ch=17).
+    and InfographicVQA at rrc.cvc.uab.es (ch=17); also src/datasets/vqa/doc_vqa.py of chu0802/MLLM-playground and the
+    card of the dataset lmms-lab/DocVQA.
     """
 
     def make(row: Row) -> Record:
@@ -178,7 +181,7 @@ def chartqa(source: Source) -> Iterator[Record | Problem]:
     """ChartQA: lists of {"imgname", "query", "label"}; tasks: "human" and "augmented", from the files' names.
 
     Takes such a file or the folder of a split, with test_human.json, test_augmented.json and the charts in png/.
-    Rows have no id; theirs is the task with the place in the file. Format: vis-nlp/ChartQA.
+    Rows have no id; theirs is the task with the place in the file. Format: "ChartQA Dataset/test" of vis-nlp/ChartQA.
     """
     files = _files(source.path, "*_human.json", "*_augmented.json")
     if not files:
@@ -199,7 +202,8 @@ def pope(source: Source) -> Iterator[Record | Problem]:
     """POPE: JSON lines of {"question_id", "image", "text", "label"}; tasks: random, popular and adversarial.
 
     Takes one file or the folder of the three, coco_pope_random.json and so on; the task is the end of the name and
-    part of the id, as each file counts from 1. Format: AoiDragon/POPE.
+    part of the id, as each file counts from 1. Format: README.md of AoiDragon/POPE. LLaVA's scripts take an older
+    version, whose random file has 2,910 lines instead of 3,000.
     """
     files = _files(source.path, "*_pope_*.json", "*_pope_*.jsonl")
     if not files:

@@ -3,13 +3,15 @@
 import base64
 import binascii
 import math
+import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from complexity.errors import InvalidInput
 from training_data.readers.records import Picture, Problem, Record
+from training_data.readers.store import Folder, Store
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SHOWN_CHARS = 60  # of a value in a reason
@@ -22,7 +24,7 @@ class Source:
 
     path: Path  # the questions: a file, or the folder that the benchmark comes in
     dataset: str  # the records' name of it
-    images: Path  # the folder that pictures are looked for in
+    images: Folder  # that pictures are looked for in
     answers: Path | None = None  # where the answers have a file of their own
     split: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)  # our name of a column -> the file's
@@ -170,16 +172,40 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def find_picture(folder: Path, *names: str) -> tuple[Picture, ...]:
+def find_picture(folder: Folder, *names: str) -> tuple[Picture, ...]:
     """The one picture that has the first of these names that is in the folder.
 
     Raises:
-        InvalidInput: there is none of them.
+        InvalidInput: there is none of them, or a name leads out of the folder.
     """
     for name in names:
-        if is_file(folder / name):
-            return (Picture(path=folder / name),)
+        inside = _inside(folder, name)
+        if isinstance(folder, Store) and folder.holds(inside):
+            return (Picture(path=PurePosixPath(inside), store=folder),)
+        if isinstance(folder, Path) and is_file(folder / inside):
+            return (Picture(path=folder / inside),)
     raise InvalidInput(f"there is no picture {shown(names[0])} in {folder}")
+
+
+def files_in(folder: Folder, name: str) -> list[Picture]:
+    """The files of a folder within the pictures' one, in no order; none where there is no such folder."""
+    inside = _inside(folder, name)
+    if isinstance(folder, Store):
+        return [Picture(path=PurePosixPath(inside, file), store=folder) for file in folder.files(inside)]
+    try:
+        return [Picture(path=file) for file in (folder / inside).iterdir()]
+    except (OSError, ValueError):
+        return []
+
+
+def _inside(folder: Folder, name: str) -> str:
+    """A picture's name without detours; who made a benchmark doesn't say what else of the disk is read."""
+    plain = posixpath.normpath(name)
+    if isinstance(folder, Path) and plain.startswith("/") and Path(plain).is_relative_to(folder):
+        return Path(plain).relative_to(folder).as_posix()
+    if plain.startswith("/") or plain.split("/")[0] == "..":
+        raise InvalidInput(f"the picture's name {shown(name)} leads out of {folder}")
+    return "" if plain == "." else plain
 
 
 def decoded_picture(value: str, name: str) -> tuple[Picture, ...]:

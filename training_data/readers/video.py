@@ -8,13 +8,23 @@ after IG-VLM, arXiv 2403.18406).
 
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from complexity.errors import InvalidInput
 from serving.m3.formats import multiple_choice, short_answer
 from training_data.readers.records import Picture, Problem, Record
 from training_data.readers.row_files import json_list, load_json, table, text_lines
-from training_data.readers.source import LETTERS, Row, Source, is_file, looked_up, records, shown
+from training_data.readers.source import (
+    LETTERS,
+    Row,
+    Source,
+    files_in,
+    find_picture,
+    is_file,
+    looked_up,
+    records,
+    shown,
+)
+from training_data.readers.store import Folder
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".MP4")
 FRAME_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
@@ -27,7 +37,7 @@ def nextqa(source: Source) -> Iterator[Record | Problem]:
     """NExT-QA's multiple choice: a table with video, question, answer (0 to 4), qid, type and a0 to a4.
 
     Videos are named by id, or by place where map_vid_vidorID.json lies beside the table. Task: the question's type,
-    such as TN, a temporal one about what comes next. Format: doc-doc/NExT-QA, dataset/nextqa.
+    such as TN, a temporal one about what comes next. Format: dataset/nextqa/val.csv of doc-doc/NExT-QA.
     """
     beside = source.path.parent / VIDEO_MAP
     places = load_json(beside) if is_file(beside) else {}
@@ -49,7 +59,7 @@ def egoschema(source: Source) -> Iterator[Record | Problem]:
     """EgoSchema: questions.json, a list of {"q_uid", "question", "option 0".."option 4"}, and subset_answers.json.
 
     The answers' file is an object of numbers by "q_uid"; only those of a subset are public, and each question
-    without one is a problem. Format: egoschema/EgoSchema.
+    without one is a problem. Format: egoschema/EgoSchema, whose first questions.json lacks the questions themselves.
     """
     answers = load_json(source.need_answers("subset_answers.json"))
     if not isinstance(answers, dict):
@@ -72,7 +82,7 @@ def msvdqa(source: Source) -> Iterator[Record | Problem]:
 
     Videos are vid1 and so on, or have MSVD's own names where youtube_mapping.txt lies beside the questions. Scored
     exactly, as its authors do (Xu et al. 2017); Video-ChatGPT's way, which M3's table follows, has a language model
-    judge. Format: xudejing/video-question-answering.
+    judge. Format: util/dataset.py of xudejing/video-question-answering.
     """
     listed = source.path.parent / MSVD_NAMES
     names: dict[str, str] = {}
@@ -95,7 +105,7 @@ def msvdqa(source: Source) -> Iterator[Record | Problem]:
     yield from records(source, json_list(source.path), make)
 
 
-def find_video(folder: Path, names: Iterable[str]) -> tuple[Picture, ...]:
+def find_video(folder: Folder, names: Iterable[str]) -> tuple[Picture, ...]:
     """The frames of the video that has the first of these names that is in the folder, or its file.
 
     Raises:
@@ -103,24 +113,23 @@ def find_video(folder: Path, names: Iterable[str]) -> tuple[Picture, ...]:
     """
     wanted = [name for name in names if name]
     for name in wanted:
-        frames = _frames(folder / name)
+        frames = _frames(folder, name)
         if frames:
             return frames
-        for ending in VIDEO_ENDINGS:
-            if is_file(folder / f"{name}{ending}"):
-                return (Picture(path=folder / f"{name}{ending}"),)
+        try:
+            return find_picture(folder, *(f"{name}{ending}" for ending in VIDEO_ENDINGS))
+        except InvalidInput:
+            continue
     raise InvalidInput(f"there is no video {shown(wanted[-1])} in {folder}")
 
 
-def _frames(folder: Path) -> tuple[Picture, ...]:
-    try:
-        files = [file for file in folder.iterdir() if file.suffix.lower() in FRAME_ENDINGS]
-    except (OSError, ValueError):
-        return ()
-    return tuple(Picture(path=file) for file in sorted(files, key=_frame_order))
+def _frames(folder: Folder, name: str) -> tuple[Picture, ...]:
+    frames = [(each.path, each) for each in files_in(folder, name) if each.path is not None]
+    pictures = [(path.name, each) for path, each in frames if path.suffix.lower() in FRAME_ENDINGS]
+    return tuple(each for _, each in sorted(pictures, key=lambda named: _frame_order(named[0])))
 
 
-def _frame_order(file: Path) -> list[tuple[int, str]]:
+def _frame_order(name: str) -> list[tuple[int, str]]:
     """Frame 10 comes behind frame 9."""
-    parts = re.split(r"([0-9]+)", file.name)
+    parts = re.split(r"([0-9]+)", name)
     return [(int(part), "") if part.isdigit() and part.isascii() else (0, part) for part in parts]

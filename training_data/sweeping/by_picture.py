@@ -95,6 +95,6 @@ def picture_key(record: Record, root: Path) -> str:
             keys.append(sha256(picture.data).hexdigest())
         else:
             assert picture.path is not None
-            inside = picture.path.is_relative_to(root)
+            inside = picture.store is None and picture.path.is_relative_to(root)
             keys.append((picture.path.relative_to(root) if inside else picture.path).as_posix())
     return "\0".join(keys)

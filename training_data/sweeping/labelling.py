@@ -1,15 +1,19 @@
 """Pictures with questions -> rows of the label table: what a model answers at every scale, and how right that is.
 
-Each picture is encoded once, and its questions are put at all scales together.
+Each picture is encoded once, and its questions are put at all scales together. What a GPU's memory doesn't hold at once
+is halved until it does.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
+import torch
 from PIL import Image
 
+from complexity.errors import M3Error
 from complexity.labels import LabelRow
 from serving.m3 import M3, Encoded, GenerateRequest, Generation, short_answer
 from serving.m3.tower_features import tower_features
@@ -17,6 +21,7 @@ from training_data.scoring import SCORERS
 
 AT_ONCE = {"cpu": 2}  # pictures that the language model takes at once: 16 take a CPU 1.3 times as long
 MOST_AT_ONCE = 16  # elsewhere
+SHOWN_CHARS = 200  # of what PyTorch says of memory
 QUESTIONS_AT_ONCE = 16  # about a picture; each is read at every scale, and attention grows with their square
 
 
@@ -71,24 +76,52 @@ class Manner:
         return short_answer(question) if self.short else question
 
 
-def look(m3: M3, items: Sequence[Item]) -> list[Looked]:
-    """Encode the pictures of a batch of items."""
-    encoded = iter(m3.encode([picture for item in items for picture in item.pictures]))
-    return [Looked(item, tuple(next(encoded) for _ in item.pictures)) for item in items]
+SetAside: TypeAlias = Callable[[Asked, str], None]
+"""What is done with a question for which a GPU's memory doesn't suffice even alone: takes it and the reason."""
 
 
-def label(m3: M3, looked: Sequence[Looked], manner: Manner) -> list[LabelRow]:
-    """Judge or answer all questions at every scale.
+def refuse(asked: Asked, reason: str) -> None:
+    """Give up at the first.
+
+    Raises:
+        M3Error: always.
+    """
+    raise M3Error(f"{asked.sample_id}: {reason}")
+
+
+def look(m3: M3, items: Sequence[Item], set_aside: SetAside = refuse) -> list[Looked]:
+    """Encode the pictures of a batch of items; those that the memory doesn't hold are missing."""
+    try:
+        encoded = iter(m3.encode([picture for item in items for picture in item.pictures]))
+        return [Looked(item, tuple(next(encoded) for _ in item.pictures)) for item in items]
+    except torch.OutOfMemoryError as error:
+        reason = _too_large(error)
+    torch.cuda.empty_cache()
+    if len(items) == 1:
+        for asked in items[0].asked:
+            set_aside(asked, reason)
+        return []
+    half = len(items) // 2
+    return look(m3, items[:half], set_aside) + look(m3, items[half:], set_aside)
+
+
+def label(m3: M3, looked: Sequence[Looked], manner: Manner, set_aside: SetAside = refuse) -> list[LabelRow]:
+    """Judge or answer all questions at every scale; those that are set aside have no rows.
 
     Raises:
         InvalidInput: a question with its answer would not fit the model's context.
     """
     answer = _answered if manner.generate else _judged
-    outcomes = iter([each for part in _parts(m3, looked, manner.visual_tokens) for each in answer(m3, part, manner)])
+    parts = _parts(m3, looked, manner.visual_tokens)
+    outcomes = iter([each for part in parts for each in _halving(answer, m3, part, manner)])
     rows = []
     for one in looked:
         seen = np.mean([tower_features(each.tiles, m3.ladder) for each in one.encoded], axis=0)
         for asked in one.item.asked:
+            scales = next(outcomes)
+            if isinstance(scales, str):
+                set_aside(asked, scales)
+                continue
             rows += [
                 LabelRow(
                     sample_id=asked.sample_id,
@@ -110,7 +143,7 @@ def label(m3: M3, looked: Sequence[Looked], manner: Manner) -> list[LabelRow]:
                     tower_features=seen,
                     latents=asked.latents,
                 )
-                for tokens, outcome in zip(m3.ladder, next(outcomes), strict=True)
+                for tokens, outcome in zip(m3.ladder, scales, strict=True)
             ]
     return rows
 
@@ -151,6 +184,34 @@ def _parts(m3: M3, looked: Sequence[Looked], visual_tokens: int) -> Iterator[lis
             held += size
     if part:
         yield part
+
+
+_Answer: TypeAlias = Callable[[M3, Sequence[_Turn], Manner], list[list[_Outcome]]]
+
+
+def _halving(answer: _Answer, m3: M3, part: Sequence[_Turn], manner: Manner) -> Sequence[list[_Outcome] | str]:
+    """Each question's outcomes, or why there are none: the memory doesn't suffice for it alone."""
+    try:
+        return answer(m3, part, manner)
+    except torch.OutOfMemoryError as error:
+        reason = _too_large(error)  # the error itself keeps what was computed so far in memory
+    torch.cuda.empty_cache()
+    halves = _halves(part)
+    return [each for half in halves for each in _halving(answer, m3, half, manner)] if halves else [reason]
+
+
+def _halves(part: Sequence[_Turn]) -> list[Sequence[_Turn]]:
+    """Two parts of the same, in order; none of a single question."""
+    half = len(part) // 2
+    if half:
+        return [part[:half], part[half:]]
+    (turn,) = part
+    half = len(turn.asked) // 2
+    return [[replace(turn, asked=turn.asked[:half])], [replace(turn, asked=turn.asked[half:])]] if half else []
+
+
+def _too_large(error: torch.OutOfMemoryError) -> str:
+    return f"the GPU's memory doesn't hold it: {' '.join(str(error).split())[:SHOWN_CHARS]}"
 
 
 def _judged(m3: M3, part: Sequence[_Turn], manner: Manner) -> list[list[_Outcome]]:

@@ -18,6 +18,7 @@ from complexity.errors import InvalidInput
 from complexity.labels import LabelRow
 from serving.m3 import M3
 from training_data.readers.records import Problem, Record
+from training_data.readers.store import Folder
 from training_data.scoring import SCORERS
 from training_data.sweeping.by_picture import Told, batches, by_picture, distinct, part_of
 from training_data.sweeping.labelling import Asked, Item, Looked, Manner, label, look
@@ -26,6 +27,7 @@ from training_data.sweeping.table import Failure, SweptTable, table_meta
 
 SWEEP_VERSION = "records-1"
 COUNT_S = 30.0  # spent on counting the records first, which tells the time left; readers of large files take longer
+READ_AT_ONCE = 8  # pictures of a batch
 PROBLEMS_AT_ONCE = 1000  # rows without a record that are kept in one file
 
 T = TypeVar("T")
@@ -37,13 +39,14 @@ class RecordStream:
 
     read: Callable[[], Iterable[Told]]  # from the beginning, each time it is called
     data: Path
-    images: Path | None = None  # folder of the pictures; None: that of `data`
+    images: Folder | None = None  # of the pictures; None: that of `data`
     limit: int | None = None  # the first so many
     shard: tuple[int, int] = (1, 1)  # (i, n): of these the i-th of n parts
 
     @property
     def root(self) -> Path:
-        return self.images or (self.data if self.data.is_dir() else self.data.parent)
+        """The folder by whose names pictures are parted; those in a store have no others."""
+        return self.images if isinstance(self.images, Path) else self.data if self.data.is_dir() else self.data.parent
 
     def told(self) -> Iterator[Told]:
         return part_of(distinct(self.read(), self.data), self.limit, self.shard, self.root)
@@ -145,37 +148,49 @@ class Todo:
 
 
 def load_batch(groups: Iterable[Sequence[Record]], m3: M3, layout: Layout) -> Batch:
-    """Read and decode the pictures of a batch."""
-    items, failures = [], []
-    for group in groups:
-        asked = []
-        for record in group:
-            reason = _unaskable(record)
-            if reason:
-                failures.append(Failure(record.sample_id, "", 0, reason))
-            else:
-                asked.append(record)
+    """Read and decode the pictures of a batch, some at once: a store far away must not be waited for one by one.
+
+    Raises:
+        M3Error: a store doesn't answer any more, or a library is missing.
+    """
+
+    def shown(group: Sequence[Record]) -> tuple[Item | None, list[Failure]]:
+        reasons = [(record, _unaskable(record)) for record in group]
+        failures = [Failure(record.sample_id, "", 0, reason) for record, reason in reasons if reason]
+        asked = [record for record, reason in reasons if not reason]
         if not asked:
-            continue
+            return None, failures
         try:
-            items.append(item_of(asked, m3.image_px, layout, m3.prompt.reads.pictures))
+            return item_of(asked, m3.image_px, layout, m3.prompt.reads.pictures), failures
         except InvalidInput as error:
             file = faulty_file(asked)
-            failures += [Failure(record.sample_id, file, 0, str(error)) for record in asked]
-    return Batch(items, failures)
+            return None, failures + [Failure(record.sample_id, file, 0, str(error)) for record in asked]
+
+    with ThreadPoolExecutor(READ_AT_ONCE) as threads:
+        made = list(threads.map(shown, groups))
+    return Batch([item for item, _ in made if item is not None], [each for _, failures in made for each in failures])
 
 
 def label_batch(m3: M3, batch: Batch, manner: Manner) -> tuple[list[LabelRow], list[Failure]]:
     """Answer a batch at every scale; what doesn't fit the model is set aside with what couldn't be shown."""
     failures = list(batch.failures)
+
+    def set_aside(asked: Asked, reason: str) -> None:
+        failures.append(Failure(asked.sample_id, "", 0, reason))
+
     fitting = []
-    for looked in look(m3, batch.items) if batch.items else []:
-        reasons = [(asked, _unfitting(m3, looked, asked, manner)) for asked in looked.item.asked]
-        failures += [Failure(asked.sample_id, "", 0, reason) for asked, reason in reasons if reason]
-        kept = tuple(asked for asked, reason in reasons if not reason)
+    for looked in look(m3, batch.items, set_aside) if batch.items else []:
+        kept = []
+        for asked in looked.item.asked:
+            reason = _unfitting(m3, looked, asked, manner)
+            if reason:
+                set_aside(asked, reason)
+            else:
+                kept.append(asked)
         if kept:
-            fitting.append(replace(looked, item=replace(looked.item, asked=kept)))
-    return (label(m3, fitting, manner) if fitting else []), failures
+            fitting.append(replace(looked, item=replace(looked.item, asked=tuple(kept))))
+    rows = label(m3, fitting, manner, set_aside) if fitting else []
+    return rows, failures
 
 
 def check_some(source: RecordStream, read: int) -> None:

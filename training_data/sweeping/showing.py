@@ -4,13 +4,14 @@ import io
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Literal
 
 from PIL import Image
 
 from complexity.errors import InvalidInput
 from complexity.sample import Sample
-from serving.m3.video import collage, grid
+from serving.m3.video import FRAMES, collage, grid
 from training_data.readers.records import Picture, Record
 from training_data.sweeping.labelling import Asked, Item
 
@@ -45,11 +46,13 @@ def item_of(records: Sequence[Record], side: int, layout: Layout, most: int | No
     if not pictures:
         raise InvalidInput("there is no picture")
     if len(pictures) == 1:
-        video = _video(pictures[0])
-        sample = _sample(pictures[0], side) if video is None else _as_sent(collage(video), side)
+        (only,) = pictures
+        sample = _as_sent(_collage(only), side) if _is_video(only) else _sample(only, side)
         return Item((sample.picture,), sample.image_sha256, sample.image_features, asked)
     if layout == "apart" and most is not None and len(pictures) > most:
         raise InvalidInput(f"{len(pictures)} pictures; the model reads at most {most}")
+    if layout == "grid" and len(pictures) > FRAMES:  # those that `grid` would take are all that need be read
+        pictures = tuple(pictures[(2 * i + 1) * len(pictures) // (2 * FRAMES)] for i in range(FRAMES))
     samples = [_sample(picture, side) for picture in pictures]
     shown = tuple(_decoded(sample, f"picture {k} of {len(samples)}") for k, sample in enumerate(samples, 1))
     if layout == "apart":
@@ -61,8 +64,8 @@ def item_of(records: Sequence[Record], side: int, layout: Layout, most: int | No
 
 def faulty_file(records: Sequence[Record]) -> str:
     """The file that is to be named when the pictures can't be shown."""
-    paths = [picture.path for picture in records[0].pictures if picture.path is not None]
-    return str(paths[0]) if len(paths) == 1 else ""
+    places = [picture.place for picture in records[0].pictures if picture.place]
+    return places[0] if len(places) == 1 else ""
 
 
 def _sample(picture: Picture, side: int) -> Sample:
@@ -83,5 +86,19 @@ def _as_sent(whole: Image.Image, side: int) -> Sample:
     return Sample(png.getvalue(), "-", side)
 
 
-def _video(picture: Picture) -> Path | None:
-    return picture.path if picture.path is not None and picture.path.suffix.lower() in VIDEOS else None
+def _is_video(picture: Picture) -> bool:
+    return picture.path is not None and picture.path.suffix.lower() in VIDEOS
+
+
+def _collage(video: Picture) -> Image.Image:
+    """Its frames in one picture; what reads videos seeks in files, so one in a store gets one for as long."""
+    assert video.path is not None
+    if video.store is None:
+        return collage(Path(video.path))
+    with NamedTemporaryFile(suffix=video.path.suffix) as file:
+        file.write(video.read())
+        file.flush()
+        try:
+            return collage(Path(file.name))
+        except InvalidInput as error:
+            raise InvalidInput(str(error).replace(file.name, video.place)) from None
