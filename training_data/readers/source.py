@@ -201,10 +201,10 @@ def files_in(folder: Folder, name: str) -> list[Picture]:
 def _inside(folder: Folder, name: str) -> str:
     """A picture's name without detours; who made a benchmark doesn't say what else of the disk is read."""
     plain = posixpath.normpath(name)
-    if isinstance(folder, Path) and plain.startswith("/") and Path(plain).is_relative_to(folder):
-        return Path(plain).relative_to(folder).as_posix()
+    if isinstance(folder, Path) and plain.startswith("/") and Path(plain).is_relative_to(folder.absolute()):
+        return Path(plain).relative_to(folder.absolute()).as_posix()
     if plain.startswith("/") or plain.split("/")[0] == "..":
-        raise InvalidInput(f"the picture's name {shown(name)} leads out of {folder}")
+        raise InvalidInput(f"the picture's name {shown(name)} leads out of {folder}; --images names the folder")
     return "" if plain == "." else plain
 
 
