@@ -262,7 +262,13 @@ def test_every_script_of_benchmarks_is_in_its_index():
 
 def test_make_serve_is_what_the_tests_serve():
     """But for the port, which the tests choose."""
-    ran = subprocess.run(["make", "-n", "serve", "PORT=8123"], cwd=ROOT, capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        ["make", "--no-print-directory", "-n", "serve", "PORT=8123"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert ran.stdout.splitlines()[-1].endswith("serve-m3 --config ray_app.yaml --port 8123")
 
 

@@ -18,7 +18,7 @@ def world(samples: int, tells: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 def test_latents_that_tell_the_needed_scale_are_worth_much():
     """Where the family says nothing and the latents say all, the informed predictor leads by tens of points."""
-    score, family, group, latents = world(2000, tells=True)
+    score, family, group, latents = world(1000, tells=True)
     bound = informed_bound(score, LADDER, family, group, latents)
     assert bound.gain > 0.15 and 9 <= bound.gain_tokens <= 60
 

@@ -38,7 +38,7 @@ def test_finer_scales_answer_more_and_some_families_do_not_need_them():
 def test_what_it_does_not_read_would_harm():
     """An earlier turn, another picture or a long system message before the question costs more than two points."""
     m3 = load()
-    items = [item for item in (draw_item("test", 7, index, 4) for index in range(125)) if len(item.questions) == 4]
+    items = [item for item in (draw_item("test", 7, index, 4) for index in range(80)) if len(item.questions) == 4]
     encoded = [m3.encode([item.picture.image])[0] for item in items]
 
     def accuracy(system: str = "", turn: bool = False, other: bool = False) -> float:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -224,8 +226,21 @@ def test_the_wheel_serves_the_page_with_its_samples(service: Server):
 
 
 @pytest.mark.ray
-def test_the_wheels_service_stops_cleanly_and_leaves_nothing_behind(service: Server):
+def test_ctrl_c_stops_everything_that_was_started(service: Server):
+    """Processes, the port, files; SIGTERM is in tests/test_production.py."""
     children = service.children()
-    assert children and service.stop() == 0
-    assert not service.children()
+    assert children and service.stop(signal.SIGINT) == 0
+    assert not service.children() and not [pid for pid in children if alive(pid)]
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections may linger
+        probe.bind(("127.0.0.1", int(service.url.rpartition(":")[2])))
+    assert "Traceback" not in service.log.read_text()
     assert {path.name for path in service.log.parent.iterdir()} == {service.log.name}
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still runs; one that merely awaits its parent doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

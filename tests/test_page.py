@@ -1,6 +1,7 @@
 """The page at /: its files over HTTP, and in a browser, what a person does with it and what it shows them."""
 
 import asyncio
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -49,6 +50,12 @@ def test_the_page_knows_its_model_and_loads_nothing_from_elsewhere():
     assert not [
         path for path in served.PATHS if b"://" in fetched(path).content.replace(b"http://www.w3.org/2000", b"")
     ]
+
+
+def test_what_it_links_to_is_there():
+    links = re.findall(r'(?:href|src)="([^"#]+)"', fetched("/").text)
+    assert "openapi.json" in links
+    assert {link: fetched(f"/{link}").status_code for link in links} == dict.fromkeys(links, 200)
 
 
 @pytest.mark.parametrize("path", served.PATHS)
