@@ -3,7 +3,7 @@
 import base64
 from pathlib import Path
 
-from benchmark_files import FRUIT, LETTER, PNG, SHORT, Expected, World, dump, lines, pictures, text
+from benchmark_files import FRUIT, LETTER, PNG, Expected, World, dump, lines, pictures, text
 
 
 def ai2d(folder: Path) -> World:
@@ -182,7 +182,7 @@ def own(folder: Path) -> World:
     return World(
         lines(folder / "mine.jsonl", rows),
         [
-            Expected("1", "mine", ("img/cup.png",), f"What is it?{SHORT}", ("cup",), "exact"),
+            Expected("1", "mine", ("img/cup.png",), "What is it?", ("cup",), "exact"),
             Expected("p", "t", (PNG.decode("latin-1"),), f"Which?{FRUIT}{LETTER}", ("B",), "choice", ("apple", "pear")),
             Expected("3", "mine", ("img/cup.png",), "Tell.", ("cup", "2"), "contains"),
         ],

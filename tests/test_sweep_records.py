@@ -259,7 +259,7 @@ def test_answers_got_otherwise_do_not_mix(tmp_path, capsys):
     told = write_pictures(tmp_path / "pictures", 1)[0]
     assert sweep(capsys, told[:1], tmp_path / "labels")[0] == 0
     status, said = sweep(capsys, told, tmp_path / "labels", "--max-new-tokens", "8")
-    assert status == 2 and "records-1-8" in said
+    assert status == 2 and "records-2-8" in said
     (tmp_path / "labels" / FAILURES).mkdir()
     (tmp_path / "labels" / FAILURES / "x.jsonl").write_text("{}\n")
     with pytest.raises(LabelTableError, match="x.jsonl doesn't hold what a sweep set aside"):

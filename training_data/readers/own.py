@@ -38,7 +38,8 @@ def own(source: Source) -> Iterator[Record | Problem]:
     "picture" is a file's name, in the pictures' folder or beside the table, or the picture itself in base64; "answer"
     is one right answer, "answers" several: a list, in a table "a|b". Optional are "task", "id" (otherwise the line),
     "options" (as "answers") and "scorer": "choice" where there are options, otherwise "exact". A choice's answer is
-    a letter or an option's text. The question gets the instruction of its kind, but stands as it is for "contains".
+    a letter or an option's text, and its question gets the options and the instruction to name a letter. Others are
+    put as they stand, as they come in service: a router learns from the questions that it will see.
     Of columns with other names, each is a problem once.
     """
     yield from records(source, _known(source, _rows(source.path)), lambda row: _own(source, row))
@@ -167,7 +168,7 @@ def _own(source: Source, row: Row) -> Record:
     references = _several(row, "answers") or _several(row, "answer")
     if not references:
         raise InvalidInput("there is neither an 'answer' nor 'answers'")
-    options = _several(row, "options")
+    put, options = question, _several(row, "options")
     scorer = row.optional("scorer") or ("choice" if options else "exact")
     if scorer not in SCORERS:
         raise InvalidInput(f"there is no scorer {shown(scorer)}; choose one of {', '.join(SCORERS)}")
@@ -176,8 +177,6 @@ def _own(source: Source, row: Row) -> Record:
     if options:
         put = multiple_choice(question, options)
         references = tuple(_letter(each, options) for each in references)
-    else:
-        put = question if scorer == "contains" else short_answer(question)
     return Record(name, source.dataset, task, pictures, put, references, scorer, options)
 
 

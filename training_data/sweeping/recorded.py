@@ -25,7 +25,7 @@ from training_data.sweeping.labelling import Asked, Item, Looked, Manner, label,
 from training_data.sweeping.showing import Layout, faulty_file, item_of
 from training_data.sweeping.table import Failure, SweptTable, table_meta
 
-SWEEP_VERSION = "records-1"
+SWEEP_VERSION = "records-2"
 COUNT_S = 30.0  # spent on counting the records first, which tells the time left; readers of large files take longer
 READ_AT_ONCE = 8  # pictures of a batch
 PROBLEMS_AT_ONCE = 1000  # rows without a record that are kept in one file
