@@ -124,9 +124,7 @@ def test_columns_of_a_saved_dataset_are_named(tmp_path):
     datasets.Dataset(table).cast(datasets.Features(features)).save_to_disk(tmp_path / "mine")
     named = {"picture": "image", "question": "q", "answers": "a", "task": "kind"}
     found = list(read("datasets", tmp_path / "mine", columns=named))
-    assert found[0] == Record(
-        "1", "mine", "thing", (Picture(data=PNG),), "What is it?", ("cup", "mug"), "exact"
-    )
+    assert found[0] == Record("1", "mine", "thing", (Picture(data=PNG),), "What is it?", ("cup", "mug"), "exact")
     assert [(each.line, each.reason) for each in found[1:] if isinstance(each, Problem)] == [
         (2, "'picture' holds no picture"),
         (3, "'answers' is []; expected a list of texts"),
