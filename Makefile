@@ -5,7 +5,7 @@ REQUESTS ?= 20000
 TABLES ?= tiny serving routing
 STAMP := .venv/.installed
 
-.PHONY: install serve test check test-cluster test-vllm fuzz chaos tables docs lint clean
+.PHONY: install serve test check test-cluster test-long test-vllm fuzz chaos tables docs lint clean
 
 install: $(STAMP)
 
@@ -34,6 +34,9 @@ $(VLLM): pyproject.toml constraints.txt
 		> .venv-vllm/requirements.txt
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-vllm/requirements.txt -e ".[dev]"
 	touch $(VLLM)
+
+test-long: install
+	.venv/bin/python -m pytest -m long
 
 test-cluster: install
 	.venv/bin/python -m pytest -m cluster

@@ -371,6 +371,7 @@ def test_what_cannot_be_asked_is_told_as_shown(tmp_path: Path):
     assert "there is no picture 'pictures/none.png'" in reasons and "'question' is empty" in reasons
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_shipped_routers_commands_in_small(tmp_path: Path):
     """The sweeps and the training that the README names, on 30 pairs each."""
@@ -381,6 +382,7 @@ def test_the_shipped_routers_commands_in_small(tmp_path: Path):
     assert [each["name"] for each in report["policies"]] == [each["name"] for each in published["policies"]]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_shipped_analysis_commands_in_small(tmp_path: Path):
     """Those of docs/analysis.md, on 12 pairs each."""

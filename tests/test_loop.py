@@ -34,7 +34,7 @@ from serving.settings import ROOT
 from training_data.drawn.corpus import draw_item
 from training_data.scoring import exact_match
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 SHIPPED = ROOT / "router/artifacts/m3-tiny"
 LADDER = (1, 9, 36, 144, 576)
