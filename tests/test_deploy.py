@@ -12,9 +12,10 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from serving.config import read_config
 from serving.draining import DRAIN_S
 from serving.fast_ray import THROUGHPUT
-from serving.launch import OBJECT_STORE_BYTES, STOP_TIMEOUT_S, main, read_config
+from serving.launch import OBJECT_STORE_BYTES, STOP_TIMEOUT_S, main
 from serving.settings import ROOT, Settings
 
 DEPLOY = ROOT / "deploy"

@@ -10,7 +10,8 @@ import pytest
 from routers import BROKEN
 from server import SERVE_M3, free_port, write_config
 
-from serving.launch import Address, StartError, check_folders, check_free, environment, last_error, read_config
+from serving.config import StartError, check_folders, read_config
+from serving.launch import Address, check_free, environment, last_error
 from serving.settings import ROOT
 
 CONFIG = ROOT / "ray_app.yaml"
