@@ -11,7 +11,15 @@ from serving.m3.prompt import IGNORE
 ROWS = [
     [("What color is the background?", "red"), ("Read the red sign.", "EXIT")],
     [("How much is MILK?", "3.40")],
-]
+    [
+        ("Is there a blue star?", "yes"),
+        ("How many things are there?", "12"),
+        ("Which bar is highest?", "the green one"),
+    ],
+    [("What is the total?", "17.25"), ("What colour is the smallest object?", "orange")],
+    [("Read the sign.", "PLATFORM")],
+    [("Count the circles.", "3"), ("Where is the largest one?", "top left")],
+]  # more pictures than are read at once, and texts of every length
 
 
 def alone(m3, features, question: str, answer: str, tokens: int) -> torch.Tensor:
@@ -32,7 +40,7 @@ def at(m3, features, text, tokens: int) -> torch.Tensor:
 def test_packed_loss_equals_separate_sequences():
     """Questions packed behind one picture get the losses and gradients that they get alone, at every scale."""
     m3 = toy_m3()
-    features = torch.randn(2, 576, 32, requires_grad=True)
+    features = torch.randn(len(ROWS), 576, 32, requires_grad=True)
     text = packed(m3.prompt, ROWS)
     for tokens in m3.ladder:
         each = [alone(m3, features[i : i + 1], q, a, tokens) for i, row in enumerate(ROWS) for q, a in row]
@@ -45,7 +53,7 @@ def test_training_loss_is_the_mean_of_the_scales_losses():
     """M3's loss over the ladder is the mean of the five losses taken one by one, and so is its gradient."""
     m3 = toy_m3()
     text = packed(m3.prompt, ROWS)
-    features = torch.randn(2, 576, 32, requires_grad=True)
+    features = torch.randn(len(ROWS), 576, 32, requires_grad=True)
     together = m3_losses(m3.model, lambda tokens: flat_prefix(m3.model, features, tokens), text, m3.ladder).mean()
     (gradient,) = torch.autograd.grad(together, features)
     each = [at(m3, features, text, tokens) for tokens in m3.ladder]

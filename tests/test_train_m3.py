@@ -8,7 +8,7 @@ from serving.m3 import load
 from serving.m3.loss import m3_losses
 from serving.m3.packing import flat_prefix
 from serving.m3.train import Stage, optimizers, run_stage, schedule
-from training_data.train_m3 import TowerBatches, main
+from training_data.train_m3 import TowerBatches, TuningBatches, main
 
 
 def stage(seed: int, steps: int = 6) -> Stage:
@@ -75,6 +75,22 @@ def test_batches_follow_from_the_seed():
     one, same, other = (TowerBatches(seed, 24, 10)[4] for seed in (0, 0, 1))
     assert torch.equal(one.pixels, same.pixels) and torch.equal(one.targets, same.targets)
     assert not torch.equal(one.pixels, other.pixels)
+
+
+def test_late_steps_train_every_scale_and_the_tower_with_each_of_them():
+    """Over two rounds of late steps the ends come twice, the scales between four times, each with and without the tower."""
+    m3 = toy_m3()
+    batches = TuningBatches(0, 0, 100, m3.prompt, m3.model.vision, all_scales=False)
+    late = [batches[step] for step in range(40, 54)]
+    turns = [(batch.scales[0], batch.tower_learns) for batch in late]
+    assert {turn: turns.count(turn) for turn in turns} == {
+        (tokens, learns): times
+        for tokens, times in ((1, 1), (9, 1), (36, 2), (144, 2), (576, 1))
+        for learns in (True, False)
+    }
+    assert {(batch.scales[0] == 576, len(batch.pixels)) for batch in late} == {(True, 8), (False, 16)}
+    early = [batches[step] for step in range(3)]
+    assert [batch.scales for batch in early] == [(9,), (36,), (144,)] and not any(batch.tower_learns for batch in early)
 
 
 @pytest.mark.slow

@@ -29,11 +29,12 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     x = x / x.norm().clamp(min=1e-7)
     gram = x @ x.T
     whole: Tensor | None = None
-    for _ in range(_ITERATIONS):
+    for i in range(_ITERATIONS):
         factor = torch.addmm(gram, gram, gram, beta=_B, alpha=_C)
         factor.diagonal().add_(_A)
         whole = factor if whole is None else factor @ whole
-        gram = factor @ gram @ factor
+        if i < _ITERATIONS - 1:
+            gram = factor @ gram @ factor
     assert whole is not None
     x = whole @ x
     return x.T if tall else x

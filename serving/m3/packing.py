@@ -4,8 +4,10 @@ Each question sees the picture and itself only, at the positions that it would h
 separate ones give.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +29,20 @@ class PackedText:
 
     def to(self, device: torch.device | str) -> "PackedText":
         return PackedText(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def in_parts(self, rows: int) -> Iterator[tuple[Tensor, "PackedText"]]:
+        """Rows of about the same length together, without the padding that longer ones needed.
+
+        Args:
+            rows: most rows of a part.
+
+        Yields:
+            Which rows these are (R,), and their text.
+        """
+        lengths = (self.block >= 0).sum(1)
+        for part in lengths.argsort().split(rows):
+            longest = int(lengths[part].max())
+            yield part, PackedText(*(getattr(self, field.name)[part, :longest] for field in fields(self)))
 
     def sees(self, prefix: int) -> Tensor:
         """Which of `prefix` visual tokens and T text tokens each text token attends to: (B, T, prefix + T), bool."""
@@ -73,6 +89,25 @@ def flat_prefix(model: M3Model, features: Tensor, tokens: int) -> Tensor:
     return torch.cat([begin.to(pooled.dtype), pooled], 1)
 
 
+class _Enough(Exception):
+    """The last layer's keys and values are there."""
+
+
+class _Prefix(DynamicCache):
+    """Keys and values of a prefix: the language model stops at the last layer's, for nobody reads its states."""
+
+    def __init__(self, layers: int):
+        super().__init__()
+        self._last = layers - 1
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        both = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        if layer_idx == self._last:
+            self._last = -1
+            raise _Enough
+        return both
+
+
 def read(model: M3Model, prefix: Tensor, text: PackedText) -> Tensor:
     """Run the language model over the pictures' prefixes and then over their packed text.
 
@@ -82,8 +117,9 @@ def read(model: M3Model, prefix: Tensor, text: PackedText) -> Tensor:
     Returns:
         The states of the text's tokens (B, T, D).
     """
-    cache = DynamicCache()
-    model.language_model.model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
+    cache = _Prefix(model.language_model.config.num_hidden_layers)
+    with suppress(_Enough):
+        model.language_model.model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
     start = prefix.shape[1]
     return model.language_model.model(
         inputs_embeds=model.embed_text(text.input_ids).to(prefix.dtype),
