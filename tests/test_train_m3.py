@@ -78,7 +78,7 @@ def test_batches_follow_from_the_seed():
 
 
 def test_late_steps_train_every_scale_and_the_tower_with_each_of_them():
-    """Over two rounds of late steps the ends come twice, the scales between four times, each with and without the tower."""
+    """In two rounds of late steps each scale comes as often with the tower as without, the middle ones twice."""
     m3 = toy_m3()
     batches = TuningBatches(0, 0, 100, m3.prompt, m3.model.vision, all_scales=False)
     late = [batches[step] for step in range(40, 54)]

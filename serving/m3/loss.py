@@ -10,7 +10,6 @@ from serving.m3.model import M3Model
 from serving.m3.packing import PackedText, read
 from serving.m3.prompt import IGNORE
 
-
 ROWS = 4  # read at once: of 16 rows in one, two fifths of a question's tokens were padding
 
 
