@@ -42,7 +42,6 @@ SPELLING_FIRST, SPELLING = 0.1, 1.5  # weight of a letter: at 1 their noise kept
 SPELLING_FROM = 0.3  # share of the tower's steps after which letters count in full
 FEW_THINGS, FEW_SHARE = 4, 0.3  # tuning begins with pictures of at most so many things, for this share of its steps,
 # and with the tower as it is: at a rate that lets the language model learn, the tower forgets how to read
-FINEST = 8  # pictures of a step at the finest scale, which would cost as much as two others
 DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes on learning to read
 
 
@@ -92,8 +91,7 @@ class TuningBatches(Dataset[TuningBatch]):
         early = step < FEW_SHARE * self.steps
         most = FEW_THINGS if early else MAX_THINGS
         scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
-        pictures = FINEST if scales == self.ladder[-1:] else TUNING_BATCH
-        items = [draw_item("train", self.seed, start + i, QUESTIONS, most) for i in range(pictures)]
+        items = [draw_item("train", self.seed, start + i, QUESTIONS, most) for i in range(TUNING_BATCH)]
         rng = Random(f"tuning-{self.seed}-{step}")
         pairs = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
         if scales[-1] >= DESCRIBED:
@@ -102,7 +100,7 @@ class TuningBatches(Dataset[TuningBatch]):
                     row.append(description)
         text = pack([[(self.prompt.question_ids(q), self.prompt.answer_ids(a)) for q, a in row] for row in pairs])
         targets = torch.from_numpy(np.stack([dense_targets(item.picture, self.grid) for item in items]))
-        tower_learns = not early and step % 2 == 0  # its gradient costs as much as all else at a coarse scale
+        tower_learns = not early and step % 2 == 0  # its gradient costs half of what a coarse scale's step does
         return TuningBatch(_pixels([item.picture.image for item in items]), text, scales, targets, tower_learns)
 
 
@@ -143,7 +141,7 @@ class Recipe:
     """What decides the weights of a run."""
 
     tower_pictures: int = 112_000  # of the tower's stage
-    pictures: int = 64_000  # of the tuning stage
+    pictures: int = 60_000  # of the tuning stage
     seed: int = 0  # of the weights and the corpus
     all_scales: bool = False  # train every scale in every step
     tower: Path | None = None  # weights of a tower and its heads (safetensors): the first stage is left out
@@ -245,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--tower", type=Path, help="start from the tower.safetensors of another run instead of training one"
     )
-    parser.add_argument("--pictures", type=int, default=64_000, help="pictures of the tuning stage (64000)")
+    parser.add_argument("--pictures", type=int, default=60_000, help="pictures of the tuning stage (60000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the corpus (0)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument(
