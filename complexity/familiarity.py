@@ -72,6 +72,7 @@ class Familiarity:
         return asked & (self.distance(image_features) <= self.picture_limit)
 
     def as_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
         return {
             "mean": self.mean.tolist(),
             "scale": [None if np.isinf(value) else value for value in self.scale.tolist()],

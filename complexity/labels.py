@@ -111,6 +111,7 @@ class LabelTable:
 
     @property
     def ladder(self) -> tuple[int, ...]:
+        """Visual tokens of a tile at each of the S scales, the coarsest first."""
         return self.meta.ladder
 
     def __len__(self) -> int:

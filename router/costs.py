@@ -19,6 +19,7 @@ class Costs:
 
     @classmethod
     def of_tokens(cls, ladder: Sequence[int]) -> "Costs":
+        """A scale costs its visual tokens."""
         return cls("tokens", {tokens: float(tokens) for tokens in ladder})
 
     @classmethod

@@ -29,14 +29,17 @@ class Outcome:
 
     @property
     def accuracy(self) -> float:
+        """Mean expected score."""
         return float(self.score.mean())
 
     @property
     def mean_tokens(self) -> float:
+        """Mean expected visual tokens."""
         return float(self.tokens.mean())
 
     @property
     def mean_cost(self) -> float:
+        """Mean expected cost."""
         return float(self.cost.mean())
 
 

@@ -42,6 +42,7 @@ class Used:
     sha256: str  # of the rows that are used
 
     def as_json(self) -> dict[str, Any]:
+        """What the artifact's manifest and the report tell of it."""
         used = len(self.lessons.score)
         rows = used + sum(self.left_out.values())
         return {"rows": rows, "used": used, "left_out": self.left_out, "torn": self.torn, "sha256": self.sha256}

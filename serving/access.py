@@ -51,6 +51,7 @@ class ApiKey(BaseModel):
 
     @property
     def digest(self) -> bytes:
+        """SHA-256 of the key (32 bytes)."""
         return bytes.fromhex(self.sha256)
 
 

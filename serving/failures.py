@@ -36,6 +36,7 @@ class Failure:
     retry_after_s: int | None = None
 
     def response(self) -> JSONResponse:
+        """The reply that tells it."""
         headers = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
         body = ErrorBody(error=self.detail).model_dump()
         return JSONResponse(body, status_code=self.status, headers=headers)

@@ -43,6 +43,7 @@ class Intake:
 
     @property
     def question(self) -> str:
+        """The last message's text."""
         return self.conversation.question
 
     @property

@@ -15,11 +15,13 @@ class KeptPictures:
         self._seen: OrderedDict[str, Encoded] = OrderedDict()
 
     def get(self, picture: str) -> Encoded | None:
+        """A picture's visual tokens, by the digest of its bytes; None where they aren't kept."""
         if picture in self._seen:
             self._seen.move_to_end(picture)
         return self._seen.get(picture)
 
     def put(self, picture: str, encoded: Encoded) -> None:
+        """Keep a picture's visual tokens, and drop those used longest ago where memory is short."""
         if picture not in self._seen:
             self._held_bytes += encoded.tiles.nbytes
             self._seen[picture] = replace(encoded, tiles=encoded.tiles.clone())  # a view would hold its whole batch

@@ -48,6 +48,7 @@ class Address:
 
     @property
     def url(self) -> str:
+        """Where this machine reaches the service."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
         return f"http://{host}:{self.port}"
 

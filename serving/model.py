@@ -152,11 +152,17 @@ class Model(Protocol):
     A stream tells pieces of the answer while it is written, where the ask wants them, and last the whole answer.
     """
 
-    async def info(self) -> ModelInfo: ...
+    async def info(self) -> ModelInfo:
+        """Which model it is."""
+        ...
 
-    async def answer(self, ask: Ask) -> Answer: ...
+    async def answer(self, ask: Ask) -> Answer:
+        """The whole answer."""
+        ...
 
-    def stream(self, ask: Ask) -> AsyncIterator[Piece | Answer]: ...
+    def stream(self, ask: Ask) -> AsyncIterator[Piece | Answer]:
+        """The answer's pieces, and last the whole."""
+        ...
 
 
 class ModelUnavailable(M3Error):

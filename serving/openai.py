@@ -20,11 +20,15 @@ BATCH = 64  # requests of one POST /v1/route/batch
 
 
 class TextPart(Closed):
+    """A text of a message."""
+
     type: Literal["text"]
     text: str
 
 
 class ImageUrl(Closed):
+    """Where a picture is: a data URL with its bytes, or an address, where the service fetches."""
+
     url: str
     detail: Literal["auto", "low", "high"] | None = Field(
         None, description="low: at most a coarse scale; high: the finest; auto: the router chooses"
@@ -32,6 +36,8 @@ class ImageUrl(Closed):
 
 
 class ImagePart(Closed):
+    """A picture of a message."""
+
     type: Literal["image_url"]
     image_url: ImageUrl
 
@@ -51,11 +57,15 @@ def content_of(part: type) -> type:
 
 
 class SystemMessage(Closed):
+    """What holds for the whole conversation."""
+
     role: Literal["system", "developer"]
     content: content_of(TextPart)  # type: ignore[valid-type]
 
 
 class UserMessage(Closed):
+    """A question, with the pictures that it is about."""
+
     role: Literal["user"]
     content: content_of(Part)  # type: ignore[valid-type]
 
@@ -76,6 +86,8 @@ Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discri
 
 
 class TextFormat(Closed):
+    """The form of answers."""
+
     type: Literal["text"] = Field(description="answers are plain text")
 
 
@@ -88,6 +100,8 @@ def _stops(stop: object) -> object:
 
 
 class StreamOptions(Closed):
+    """How a stream is told."""
+
     include_usage: bool = False
     include_obfuscation: bool = Field(False, description="accepted, and without effect")
 
@@ -143,18 +157,24 @@ class RouteBatch(Closed):
 
 
 class AnswerMessage(BaseModel):
+    """An answer."""
+
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
 
 
 class TopLogprob(BaseModel):
+    """A token and how likely the model held it to be."""
+
     token: str
     logprob: float  # natural
     bytes: list[int]  # of its UTF-8; a token may be part of a character
 
 
 class TokenLogprob(TopLogprob):
+    """A token of an answer, and what the model held to be likeliest in its place."""
+
     top_logprobs: list[TopLogprob]
 
 
@@ -166,6 +186,8 @@ class Logprobs(BaseModel):
 
 
 class Choice(BaseModel):
+    """One of a request's answers, and whether it ended by itself or at the limit."""
+
     index: int = 0
     message: AnswerMessage
     logprobs: Logprobs | None = None
@@ -173,11 +195,15 @@ class Choice(BaseModel):
 
 
 class PromptTokensDetails(BaseModel):
+    """How many of a prompt's tokens are visual; none are cached from one request to another."""
+
     image_tokens: int
     cached_tokens: int = 0
 
 
 class Usage(BaseModel):
+    """Tokens that a request took."""
+
     prompt_tokens: int  # text and visual
     completion_tokens: int
     total_tokens: int
@@ -230,11 +256,15 @@ class ChatCompletion(BaseModel):
 
 
 class Delta(BaseModel):
+    """What an event of a stream adds to an answer."""
+
     role: Literal["assistant"] | None = None
     content: str | None = None
 
 
 class ChunkChoice(BaseModel):
+    """Which of a request's answers an event belongs to, and what it adds."""
+
     index: int = 0
     delta: Delta
     logprobs: Logprobs | None = None
@@ -254,6 +284,8 @@ class ChatCompletionChunk(BaseModel):
 
 
 class ModelEntry(BaseModel):
+    """One of the names under which the model is asked."""
+
     id: str
     object: Literal["model"] = "model"
     created: int  # Unix seconds
@@ -261,11 +293,15 @@ class ModelEntry(BaseModel):
 
 
 class ModelList(BaseModel):
+    """Body of a reply of GET /v1/models."""
+
     object: Literal["list"] = "list"
     data: list[ModelEntry]
 
 
 class ErrorDetail(BaseModel):
+    """What went wrong: for people, as a class, and, where there is one, which parameter it is about."""
+
     message: str
     type: str
     param: str | None = None

@@ -49,6 +49,8 @@ class ScaleChance(BaseModel):
 
 
 class FeatureShare(BaseModel):
+    """A feature's part in a decision."""
+
     name: str
     log_odds: float  # what the feature adds to the chosen scale's log-odds
 

@@ -21,6 +21,7 @@ class InputRow:
 
     @property
     def text_tokens(self) -> int:
+        """Tokens of the prompt that aren't visual."""
         return len(self.embeds) - self.visual_tokens
 
 

@@ -28,6 +28,7 @@ class PackedText:
     position: Tensor  # (B, T): place within its question
 
     def to(self, device: torch.device | str) -> "PackedText":
+        """The same on a device."""
         return PackedText(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def in_parts(self, rows: int) -> Iterator[tuple[Tensor, "PackedText"]]:

@@ -58,6 +58,7 @@ class Thing:
 
     @property
     def centre(self) -> tuple[float, float]:
+        """Of its box, (x, y) in pixels."""
         left, top, right, bottom = self.box
         return (left + right) / 2, (top + bottom) / 2
 

@@ -78,6 +78,7 @@ def folder_at(told: str) -> Folder:
 
 
 def is_uri(told: str) -> bool:
+    """Whether a name begins with a scheme, such as s3://."""
     return _SCHEME.match(told) is not None
 
 

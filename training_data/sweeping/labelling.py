@@ -59,6 +59,7 @@ class Looked:
 
     @property
     def tiles(self) -> int:
+        """Of all its pictures."""
         return sum(len(each.tiles) for each in self.encoded)
 
 

@@ -49,6 +49,7 @@ class RecordStream:
         return self.images if isinstance(self.images, Path) else self.data if self.data.is_dir() else self.data.parent
 
     def told(self) -> Iterator[Told]:
+        """The records of this shard, in their order."""
         return part_of(distinct(self.read(), self.data), self.limit, self.shard, self.root)
 
 
