@@ -19,6 +19,7 @@ from router.explain import Explanation
 from router.policy import FREE, Decision, Wish
 from router.route import Router
 
+MOST = {"light": 32, "tower": 4}  # that a shadow is busy with; after the tower each takes a place in the model's queue
 SHADOW_THREADS = 1  # a shadow takes no more than this much of the machine, and none of the requests' threads
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Shadow:
 
     router: Router
     record: Callable[[ShadowDecision], None]  # called on the event loop: should be quick, such as filling a queue
-    most: int = 32  # requests that it is busy with or that wait for it; it isn't asked about more
+    most: int | None = None  # requests that it is busy with or that wait for it, and no more; None: by where it decides
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Rollout:
         self._shadow = shadow
         self._threads = ThreadPoolExecutor(SHADOW_THREADS, "shadow")  # starts none before the first use
         self._watching = None if shadow is None else shadow.router.apart(self._threads)
+        self._most = 0 if shadow is None else shadow.most or MOST[shadow.router.artifact.place]
         self._watched: set[asyncio.Task[None]] = set()
         self._closed = False
         self._told: set[str] = set()  # causes already logged
@@ -102,7 +104,7 @@ class Rollout:
         """
         decision = await self._router_of(sample).route(sample, wish)
         if self._shadow is not None and self._watching is not None:
-            if self._closed or len(self._watched) >= self._shadow.most:
+            if self._closed or len(self._watched) >= self._most:
                 self._count(dropped=1)
             else:
                 decide = partial(self._watching.route, sample, wish)

@@ -182,6 +182,27 @@ async def test_a_shadow_that_hangs_delays_nobody():
         go.set()
 
 
+async def test_a_shadow_after_the_tower_takes_few_places_in_the_models_queue():
+    """Of ten requests at once four are looked at for the shadow, since each look waits where answers wait."""
+    go, looked = asyncio.Event(), []
+
+    async def look(asked: Sample) -> np.ndarray:
+        looked.append(asked)
+        await go.wait()
+        raise TimeoutError
+
+    after = replace(artifact_of(FakePredictor(), "shadow"), place="tower")
+    rollout = Rollout(named("serving"), Shadow(Router(after, DecisionCache(None), look=look), print))
+    for i in range(10):
+        await rollout.route(sample(f"Number {i}?"))
+    while len(looked) < 4:
+        await asyncio.sleep(0)
+    assert rollout.stats.dropped == 6
+    go.set()
+    await done(rollout)
+    assert len(looked) == 4
+
+
 async def test_beyond_the_bound_the_shadow_is_not_asked():
     """Of five requests two reach a busy shadow; when it is free again it hears of more."""
     go, heard = threading.Event(), []
