@@ -20,7 +20,7 @@ serve: install
 	exec .venv/bin/serve-m3 --config ray_app.yaml --port $(PORT)
 
 test: install lint
-	.venv/bin/python -m pytest -n 2 --dist loadgroup
+	.venv/bin/python -m pytest
 
 # vLLM pins other versions of much, so it gets an environment of its own: its CPU build, without what it needs of
 # torchvision, torchaudio and torchcodec

@@ -29,7 +29,7 @@ from serving.settings import shipped_config
 
 if TYPE_CHECKING:
     from ray.serve._private.client import ServeControllerClient
-    from ray.serve.schema import ServeDeploySchema
+    from ray.serve.schema import ApplicationStatusOverview, ServeDeploySchema
 
 START_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 6
@@ -244,15 +244,20 @@ def wait_until_ready(address: Address, stop: threading.Event) -> bool:
         applications = serve.status().applications
         for application in applications.values():
             if application.status == ApplicationStatus.DEPLOY_FAILED:
-                messages = [each.message for each in application.deployments.values() if each.message]
-                reason = "; ".join(map(last_error, messages or [application.message]))
-                raise StartError(f"{reason} (more in {LOGS})")
+                raise StartError(f"{reason_of(application)} (more in {LOGS})")
         running = all(each.status == ApplicationStatus.RUNNING for each in applications.values())
         if applications and running and _answers(f"{address.url}/ready"):
             return True
         if stop.wait(POLL_S):
             return False
     raise StartError(f"not ready after {START_TIMEOUT_S} s (more in {LOGS})")
+
+
+def reason_of(application: "ApplicationStatusOverview") -> str:
+    """Why an application failed to start: what its failed deployments say; others may say that they are slow."""
+    told = [each for each in application.deployments.values() if each.message]
+    failed = [each for each in told if each.status == "DEPLOY_FAILED"] or told
+    return "; ".join(last_error(each.message) for each in failed) or last_error(application.message)
 
 
 def last_error(report: str) -> str:

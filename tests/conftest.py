@@ -14,13 +14,6 @@ settings.register_profile("unhurried", deadline=None)  # a busy machine is no fa
 settings.load_profile("unhurried")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `-n 2 --dist loadgroup` one process takes all tests of the service, the other the rest file by file."""
-    for item in items:
-        serves = item.get_closest_marker("ray") or "server" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("service" if serves else item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The real service, from ray_app.yaml, with the shipped model and artifact; started once."""

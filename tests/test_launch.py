@@ -5,13 +5,14 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from routers import BROKEN
 from server import SERVE_M3, free_port, write_config
 
 from serving.config import StartError, check_folders, read_config
-from serving.launch import Address, check_free, environment, last_error
+from serving.launch import Address, check_free, environment, last_error, reason_of
 from serving.settings import ROOT
 
 CONFIG = ROOT / "ray_app.yaml"
@@ -148,3 +149,17 @@ complexity.errors.CheckpointError: weights is no M3 model folder: config.json is
 """
     assert last_error(report) == "CheckpointError: weights is no M3 model folder: config.json is missing"
     assert last_error("It took\ntoo long.\n") == "too long."
+
+
+def test_a_deployment_that_is_only_slow_is_no_reason():
+    """Of a failed application the failed deployment's error is told, and without one whatever there is."""
+    slow = SimpleNamespace(
+        status="UPDATING", message="1 replicas aren't ready.\nThis may be caused by a slow __init__."
+    )
+    broken = SimpleNamespace(status="DEPLOY_FAILED", message="Error:\ncomplexity.errors.ArtifactError: no trees")
+
+    def reason(**deployments: SimpleNamespace) -> str:
+        return reason_of(SimpleNamespace(message="it failed", deployments=deployments))
+
+    assert reason(M3=slow, Ingress=broken) == "ArtifactError: no trees"
+    assert reason(M3=slow) == "This may be caused by a slow __init__." and reason() == "it failed"
