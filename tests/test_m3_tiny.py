@@ -34,6 +34,7 @@ def test_finer_scales_answer_more_and_some_families_do_not_need_them():
     assert accuracy(576, FINE) > accuracy(9, FINE) + 0.2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_it_does_not_read_would_harm():
     """An earlier turn, another picture or a long system message before the question costs more than two points."""

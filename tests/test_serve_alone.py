@@ -81,6 +81,7 @@ def test_price_artifact_and_pools_change_without_a_failed_request(tmp_path, pair
         running.stop()
 
 
+@pytest.mark.long
 def test_it_decides_after_the_tower_and_answers_twice_when_told_to(tmp_path, pairs):
     """The other shipped router, asking the replica what its tower sees; unsure answers are given again."""
     config = tmp_path / "ray_app.yaml"

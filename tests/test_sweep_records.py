@@ -122,6 +122,7 @@ def test_what_cannot_be_asked_is_set_aside_once_and_the_rest_is_swept(tmp_path, 
     assert kept == {file: file.read_bytes() for file in [*out.glob("*.parquet"), *(out / FAILURES).iterdir()]}
 
 
+@pytest.mark.long
 def test_killed_and_started_again_nothing_is_lost_or_doubled(tmp_path):
     """Killed in mid-run, a sweep keeps its finished batches; started again it has every sample and failure once."""
     write_pictures(tmp_path / "pictures", 60)
