@@ -87,7 +87,9 @@ class Rollout:
         self._shadow = shadow
         self._threads = ThreadPoolExecutor(SHADOW_THREADS, "shadow")  # starts none before the first use
         self._watching = None if shadow is None else shadow.router.apart(self._threads)
-        self._most = 0 if shadow is None else shadow.most or MOST[shadow.router.artifact.place]
+        self._most = 0
+        if shadow is not None:
+            self._most = MOST[shadow.router.artifact.place] if shadow.most is None else shadow.most
         self._watched: set[asyncio.Task[None]] = set()
         self._closed = False
         self._told: set[str] = set()  # causes already logged

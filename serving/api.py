@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from complexity.errors import M3Error
-from serving import openai, page, telling, wire
+from serving import page, replies, telling, wire
 from serving.access import Access, ApiKey
 from serving.accounts import log_fields
 from serving.edge import Counted, LastResort, read_body
@@ -52,10 +52,10 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
     async def body_of(request: Request) -> bytes:
         return await read_body(request, settings.max_body_bytes, settings.body_timeout_s)
 
-    def entry(name: str) -> openai.ModelEntry:
-        return openai.ModelEntry(id=name, created=started, owned_by=service.info.model_id)
+    def entry(name: str) -> replies.ModelEntry:
+        return replies.ModelEntry(id=name, created=started, owned_by=service.info.model_id)
 
-    @app.post("/v1/chat/completions", response_model=openai.ChatCompletion)
+    @app.post("/v1/chat/completions", response_model=replies.ChatCompletion)
     async def chat_completions(request: Request) -> Response:
         start_s, name, log = time.perf_counter(), telling.new_id(), request.state.log
         key: ApiKey | None = request.state.api_key
@@ -89,7 +89,7 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
             return reply.stream(_whole(answered.answers), lambda _: answered, failed, answered.decision)
         return reply.whole(answered)
 
-    @app.post("/v1/route", response_model=openai.RouteResponse)
+    @app.post("/v1/route", response_model=wire.RouteResponse)
     async def route(request: Request) -> Response:
         name = telling.new_id()
         with service.tracer.span("read"):
@@ -100,22 +100,22 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
         told = telling.route_response(name, wanted, decision, await service.explain(wanted, about, decision))
         return telling.json(told, telling.headers(name, decision))
 
-    @app.post("/v1/route/batch", response_model=openai.RouteBatchResponse)
-    async def route_batch(request: Request) -> openai.RouteBatchResponse:
+    @app.post("/v1/route/batch", response_model=replies.RouteBatchResponse)
+    async def route_batch(request: Request) -> replies.RouteBatchResponse:
         with service.tracer.span("read"):
             batch = await service.read_batch(await body_of(request), request.headers)
         with service.tracer.span("decide"):
             decisions = await service.decide_all(batch)
-        data: list[openai.RouteResponse | openai.RouteFailure] = []
+        data: list[wire.RouteResponse | replies.RouteFailure] = []
         for wanted, decided in zip(batch, decisions, strict=True):
             if isinstance(decided, M3Error):
-                data.append(openai.RouteFailure(error=failure_of(decided).detail))
+                data.append(replies.RouteFailure(error=failure_of(decided).detail))
                 continue
             assert isinstance(wanted, Wanted)  # what couldn't be read couldn't be decided
             decision, about = decided
             explanation = await service.explain(wanted, about, decision)
             data.append(telling.route_response(telling.new_id(), wanted, decision, explanation))
-        return openai.RouteBatchResponse(data=data)
+        return replies.RouteBatchResponse(data=data)
 
     @app.post("/v1/feedback", response_model=wire.FeedbackReceipt)
     async def feedback(request: Request, idempotency_key: Annotated[str | None, Header()] = None) -> Response:
@@ -132,11 +132,11 @@ def create_app(service: Service, names_requests: bool = True) -> FastAPI:
         return JSONResponse(receipt.model_dump())
 
     @app.get("/v1/models")
-    async def models() -> openai.ModelList:
-        return openai.ModelList(data=[entry(model_name(tokens)) for tokens in (None, *service.info.ladder)])
+    async def models() -> replies.ModelList:
+        return replies.ModelList(data=[entry(model_name(tokens)) for tokens in (None, *service.info.ladder)])
 
     @app.get("/v1/models/{name}")
-    async def model(name: Annotated[str, Path(examples=[AUTO])]) -> openai.ModelEntry:
+    async def model(name: Annotated[str, Path(examples=[AUTO])]) -> replies.ModelEntry:
         named(name, service.info.ladder)
         return entry(name)
 

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from complexity.errors import InvalidInput, M3Error
 from serving.model import ModelOverloaded, ModelTimeout, ModelUnavailable
-from serving.openai import REASONS, ErrorBody, ErrorDetail
+from serving.openai import REASONS
+from serving.replies import ErrorBody, ErrorDetail
 
 SHOWN_CHARS = 60  # of a value that came from the caller
 TAGS = ("text", "image_url", "system", "developer", "user", "assistant")  # by which pydantic tells types apart

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from serving.feedback import MOST_KEY_CHARS
-from serving.openai import ChatRequest, ErrorBody, RouteBatch
+from serving.openai import ChatRequest, RouteBatch
+from serving.replies import ErrorBody
 from serving.wire import CacheWish, Feedback
 
 EXAMPLE = {

@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from complexity.errors import M3Error
 from router.redis_client import RedisClient, RedisStats
 from serving.failures import Failure, Refused, failure_of
-from serving.openai import ErrorDetail
+from serving.replies import ErrorDetail
 
 TOKEN = 60_000_000  # parts of a visual token, as many as a minute has microseconds
 KEEP_MS = 120_000  # of a bucket in Redis after its last use; any bucket is full after 60 s

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from complexity.errors import InvalidInput, M3Error
 from complexity.sample import Sample
@@ -17,54 +17,13 @@ from serving.accounts import Accounts
 from serving.failures import Refused
 from serving.fetch import PictureFetcher
 from serving.intake import Intake, pictures_of, read_batch, read_request
-from serving.metrics import Arm
 from serving.model import Answer, Ask, Model, ModelInfo, ModelTimeout, Picture, Piece
 from serving.rates import Allowance, OverLimit, RateLimiter
+from serving.router import Router
 from serving.settings import Settings
 from serving.tracing import Tracer
 
 T = TypeVar("T")
-
-
-class Router(Protocol):
-    """What decides; router.rollout.Rollout is one."""
-
-    async def route(self, sample: Sample, wish: Wish = FREE, decision_id: str = "") -> Decision:
-        """Decide for one picture and question.
-
-        Raises:
-            InvalidInput: the picture can't be read.
-        """
-        ...
-
-    async def route_many(self, samples: Sequence[Sample], wish: Wish = FREE) -> list[Decision | InvalidInput]:
-        """Decide for several; a picture that can't be read has its error in its place."""
-        ...
-
-    async def explain(self, sample: Sample, decision: Decision) -> Explanation | None:
-        """What a decision was made of; None where nothing was predicted or the artifact is gone."""
-        ...
-
-    def arm(self, decision: Decision) -> Arm:
-        """Which artifact made it: the one that decides, or its canary."""
-        ...
-
-    def forced(self, tokens: int) -> Decision:
-        """The decision that a caller has made.
-
-        Raises:
-            OffLadder: `tokens` is not a rung of the ladder.
-        """
-        ...
-
-    def again(self, decision: Decision, mean_logprob: float, ceiling: int | None = None) -> Decision | None:
-        """The finer decision after an answer of this certainty; None where the answer stands.
-
-        Args:
-            mean_logprob: of the answer's tokens, natural.
-            ceiling: most visual tokens.
-        """
-        ...
 
 
 @dataclass(frozen=True)

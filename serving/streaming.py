@@ -5,14 +5,14 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from serving import openai
+from serving import replies
 from serving.failures import failure_of
 from serving.model import Answer, Piece
 from serving.wire import AnsweredDecision
 
 logger = logging.getLogger(__name__)
 
-Chunk = Callable[..., openai.ChatCompletionChunk]
+Chunk = Callable[..., replies.ChatCompletionChunk]
 Told = tuple[int, Piece | Answer]  # which of the answers, and what it goes on with
 
 
@@ -89,18 +89,18 @@ async def events(
             listed[index] += len(logprobs or ())
             if text or logprobs:
                 choice = _choice(index, content=text)
-                choice.logprobs = openai.logprobs_of(logprobs)
+                choice.logprobs = replies.logprobs_of(logprobs)
                 yield _event(chunk(choices=[choice]))
             if isinstance(each, Answer):
                 answers[index] = each
-                end = openai.ChunkChoice(index=index, delta=openai.Delta(), finish_reason=each.finish_reason)
+                end = replies.ChunkChoice(index=index, delta=replies.Delta(), finish_reason=each.finish_reason)
                 if len(answers) < count:
                     yield _event(chunk(choices=[end]))
                     continue
                 whole = tuple(answers[i] for i in range(count))
                 yield _event(chunk(choices=[end], m3=decided(whole)))
                 if include_usage:
-                    yield _event(chunk(choices=[], usage=openai.usage_of(whole)))
+                    yield _event(chunk(choices=[], usage=replies.usage_of(whole)))
     except Exception as error:
         failed()
         failure = failure_of(error)
@@ -111,9 +111,9 @@ async def events(
     yield b"data: [DONE]\n\n"
 
 
-def _choice(index: int, **delta: str) -> openai.ChunkChoice:
-    return openai.ChunkChoice(index=index, delta=openai.Delta.model_validate(delta))
+def _choice(index: int, **delta: str) -> replies.ChunkChoice:
+    return replies.ChunkChoice(index=index, delta=replies.Delta.model_validate(delta))
 
 
-def _event(chunk: openai.ChatCompletionChunk) -> bytes:
+def _event(chunk: replies.ChatCompletionChunk) -> bytes:
     return b"data: " + chunk.model_dump_json(exclude_none=True).encode() + b"\n\n"

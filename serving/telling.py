@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from router.explain import Explanation
 from router.policy import Decision
-from serving import openai, wire
+from serving import replies, wire
 from serving.rates import Allowance
 from serving.service import Answered, Wanted
 from serving.streaming import Told, events
@@ -43,9 +43,9 @@ def wire_decision(name: str, decision: Decision, explanation: Explanation | None
 
 def route_response(
     name: str, wanted: Wanted, decision: Decision, explanation: Explanation | None = None
-) -> openai.RouteResponse:
+) -> wire.RouteResponse:
     """A decision as /v1/route gives it."""
-    return openai.RouteResponse(model=wanted.intake.model, **dict(wire_decision(name, decision, explanation)))
+    return wire.RouteResponse(model=wanted.intake.model, **dict(wire_decision(name, decision, explanation)))
 
 
 def headers(name: str, decision: Decision) -> dict[str, str]:
@@ -92,16 +92,16 @@ class Reply:
         """One JSON body."""
         answers, decision = answered.answers, answered.decision
         choices = [
-            openai.Choice(
+            replies.Choice(
                 index=index,
-                message=openai.AnswerMessage(content=answer.text),
-                logprobs=openai.logprobs_of(answer.logprobs),
+                message=replies.AnswerMessage(content=answer.text),
+                logprobs=replies.logprobs_of(answer.logprobs),
                 finish_reason=answer.finish_reason,
             )
             for index, answer in enumerate(answers)
         ]
-        usage = openai.usage_of(answers, answered.before)
-        body = openai.ChatCompletion(**self._head, choices=choices, usage=usage, m3=self._decided(answered))
+        usage = replies.usage_of(answers, answered.before)
+        body = replies.ChatCompletion(**self._head, choices=choices, usage=usage, m3=self._decided(answered))
         engine_ms = max(answer.engine_ms for answer in answers) + (answered.before.engine_ms if answered.before else 0)
         more = {
             "x-m3-visual-tokens": str(answered.visual_tokens),
@@ -117,7 +117,7 @@ class Reply:
             finished: called with the answers when all are complete, gives what was Answered.
             failed: called when an error ends the stream.
         """
-        chunk = partial(openai.ChatCompletionChunk, **self._head)
+        chunk = partial(replies.ChatCompletionChunk, **self._head)
         sent = events(
             told,
             chunk,

@@ -90,9 +90,9 @@ class TuningBatches(Dataset[TuningBatch]):
         start = self.first + step * TUNING_BATCH
         early = step < FEW_SHARE * self.steps
         most = FEW_THINGS if early else MAX_THINGS
-        scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
         items = [draw_item("train", self.seed, start + i, QUESTIONS, most) for i in range(TUNING_BATCH)]
         rng = Random(f"tuning-{self.seed}-{step}")
+        scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
         pairs = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
         if scales[-1] >= DESCRIBED:
             for item, row in zip(items, pairs, strict=True):
@@ -239,11 +239,11 @@ def main(argv: list[str] | None = None) -> int:
         "see train-m3 --model MODEL --help.",
     )
     parser.add_argument("--out", type=Path, required=True, help="model folder; checkpoints go into a folder in it")
-    parser.add_argument("--tower-pictures", type=int, default=112_000, help="pictures of the tower's stage (112000)")
+    parser.add_argument("--tower-pictures", type=int, default=Recipe.tower_pictures, help="of its stage (%(default)s)")
     parser.add_argument(
         "--tower", type=Path, help="start from the tower.safetensors of another run instead of training one"
     )
-    parser.add_argument("--pictures", type=int, default=60_000, help="pictures of the tuning stage (60000)")
+    parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="of the tuning stage (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the corpus (0)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument(
