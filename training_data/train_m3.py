@@ -239,11 +239,13 @@ def main(argv: list[str] | None = None) -> int:
         "see train-m3 --model MODEL --help.",
     )
     parser.add_argument("--out", type=Path, required=True, help="model folder; checkpoints go into a folder in it")
-    parser.add_argument("--tower-pictures", type=int, default=Recipe.tower_pictures, help="of its stage (%(default)s)")
+    parser.add_argument(
+        "--tower-pictures", type=int, default=Recipe.tower_pictures, help="pictures of the first stage (%(default)s)"
+    )
     parser.add_argument(
         "--tower", type=Path, help="start from the tower.safetensors of another run instead of training one"
     )
-    parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="of the tuning stage (%(default)s)")
+    parser.add_argument("--pictures", type=int, default=Recipe.pictures, help="pictures of the second (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the corpus (0)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument(
