@@ -3,9 +3,8 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -38,14 +37,12 @@ from training_data.drawn.picture import MAX_THINGS
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
 QUESTIONS = 12  # of a picture, packed into one sequence
 DESCRIPTIONS, DESCRIBED = 0.5, 36  # share of pictures described beside, and from how many tokens on
-TOWER_PEAK, PEAK = 3e-3, 3e-3  # learning rates: the tower, tuning
+TOWER_PEAK, PEAK, TUNED = 3e-3, 3e-3, 2e-4  # learning rates: the tower, tuning, the tower in tuning
 SPELLING_FIRST, SPELLING = 0.1, 1.5  # weight of a letter: at 1 their noise kept shapes from being learnt at first
 SPELLING_FROM = 0.3  # share of the tower's steps after which letters count in full
-FEW_THINGS, FEW_SHARE = 4, 0.3  # tuning begins with pictures of at most so many things, for this share of its steps
-# How many of a step's pictures are read at which scale: at first those between the ends, which show all of a picture
-# of few things at a fraction of the finest scale's cost
-EARLY = {9: 4, 36: 8, 144: 4}
-LATE = {1: 2, 9: 4, 36: 4, 144: 4, 576: 2}
+FEW_THINGS, FEW_SHARE = 4, 0.3  # tuning begins with pictures of at most so many things, for this share of its steps,
+# and with the tower as it is: at a rate that lets the language model learn, the tower forgets how to read
+DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes on learning to read
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,13 @@ class TowerBatch:
 
 @dataclass(frozen=True)
 class TuningBatch:
-    """Pictures with questions and answers."""
+    """Pictures with questions and answers, the scales of this step, and labels where the tower learns along."""
 
     pixels: Tensor  # (B, side, side, 3) uint8
     text: PackedText
-    rows: dict[int, Tensor]  # visual tokens: the pictures that are read with so many
+    scales: tuple[int, ...]
+    targets: Tensor  # (B, N, H) int16
+    tower_learns: bool
 
 
 class TowerBatches(Dataset[TowerBatch]):
@@ -85,7 +84,7 @@ class TuningBatches(Dataset[TuningBatch]):
 
     def __init__(self, seed: int, first: int, steps: int, prompt: Prompt, vision: Vision, all_scales: bool):
         self.seed, self.first, self.steps, self.prompt, self.all_scales = seed, first, steps, prompt, all_scales
-        self.ladder = vision.ladder
+        self.ladder, self.grid = vision.ladder, vision.grid
 
     def __getitem__(self, step: int) -> TuningBatch:
         start = self.first + step * TUNING_BATCH
@@ -93,24 +92,29 @@ class TuningBatches(Dataset[TuningBatch]):
         most = FEW_THINGS if early else MAX_THINGS
         items = [draw_item("train", self.seed, start + i, QUESTIONS, most) for i in range(TUNING_BATCH)]
         rng = Random(f"tuning-{self.seed}-{step}")
-        rows = dict.fromkeys(self.ladder, torch.arange(TUNING_BATCH)) if self.all_scales else _rows(early)
+        scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
         pairs = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
-        fine = {int(row) for tokens, those in rows.items() if tokens >= DESCRIBED for row in those}
-        for row in sorted(fine):
-            if rng.random() < DESCRIPTIONS and (description := describe(items[row].picture, rng)):
-                pairs[row].append(description)
+        if scales[-1] >= DESCRIBED:
+            for item, row in zip(items, pairs, strict=True):
+                if rng.random() < DESCRIPTIONS and (description := describe(item.picture, rng)):
+                    row.append(description)
         text = pack([[(self.prompt.question_ids(q), self.prompt.answer_ids(a)) for q, a in row] for row in pairs])
-        return TuningBatch(_pixels([item.picture.image for item in items]), text, rows)
+        targets = torch.from_numpy(np.stack([dense_targets(item.picture, self.grid) for item in items]))
+        tower_learns = not early
+        return TuningBatch(_pixels([item.picture.image for item in items]), text, scales, targets, tower_learns)
 
 
-def _rows(early: bool) -> dict[int, Tensor]:
-    """Which pictures of a step are read at which scale, when each is read at one.
+def _scales(ladder: tuple[int, ...], step: int, early: bool) -> tuple[int, ...]:
+    """The scale that a step trains, when it trains one.
 
     The paper's loss takes all scales of every picture. On a CPU the same time is better spent on fresh pictures: one
-    scale of a picture costs a fifth, and the mean over pictures is M3's mean with these weights.
+    scale a step costs a third. Tuning begins with the scales between the ends, which show all of a picture of few
+    things at a fraction of the finest scale's cost; then all come in turn, the middle ones twice, so that over a round
+    the loss is M3's mean with these weights.
     """
-    shares = EARLY if early else LATE
-    return dict(zip(shares, torch.arange(TUNING_BATCH).split(list(shares.values())), strict=True))
+    between = ladder[1:-1]
+    turn = between if early else (*between[1:], *ladder)
+    return (turn[step % len(turn)],)
 
 
 def _casual(text: str, rng: Random) -> str:
@@ -136,7 +140,7 @@ def _encode_input(pixels: Tensor, vision: Vision, device: str) -> Tensor:
 class Recipe:
     """What decides the weights of a run."""
 
-    tower_pictures: int = 112_000  # of the tower's stage
+    tower_pictures: int = 170_000  # of the tower's stage
     pictures: int = 88_000  # of the tuning stage
     seed: int = 0  # of the weights and the corpus
     all_scales: bool = False  # train every scale in every step
@@ -155,26 +159,9 @@ def train(out: Path, recipe: Recipe, device: str, workers: int) -> M3Model:
         _train_tower(out, recipe, model, heads, device, workers)
     else:
         _load_tower(recipe.tower, model, heads)
-    _tune(out, recipe, model, TinyPrompt(tokenizer), device, workers)
+    _tune(out, recipe, model, heads, TinyPrompt(tokenizer), device, workers)
     save_tiny(out, model, config, tokenizer, torch.float16)
     return model
-
-
-def losses_by_scale(
-    model: M3Model, features: Tensor, text: PackedText, rows: Mapping[int, Tensor]
-) -> dict[int, Tensor]:
-    """The language-model loss at each scale over the pictures that are read with so many visual tokens.
-
-    Args:
-        features: (B, N, D) of the projector.
-        text: packed questions and answers about the same B pictures.
-        rows: visual tokens -> which of the pictures.
-    """
-    losses = {}
-    for tokens, those in rows.items():
-        seen = features[those]
-        (losses[tokens],) = m3_losses(model, partial(flat_prefix, model, seen), text.rows(those), [tokens])
-    return losses
 
 
 def _tower_and_heads(model: M3Model, heads: DenseHeads) -> nn.ModuleDict:
@@ -206,21 +193,28 @@ def _train_tower(out: Path, recipe: Recipe, model: M3Model, heads: DenseHeads, d
     save_file(half, out / "tower.safetensors")
 
 
-def _tune(out: Path, recipe: Recipe, model: M3Model, prompt: Prompt, device: str, workers: int) -> None:
-    """Second stage: M3's loss; the language model and the projector learn."""
+def _tune(
+    out: Path, recipe: Recipe, model: M3Model, heads: DenseHeads, prompt: Prompt, device: str, workers: int
+) -> None:
+    """Second stage: M3's loss on the whole model."""
+
+    tower = cast(ConvTower, model.tower)
 
     def loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
-        with torch.no_grad():  # at rates that let the language model learn, the tower would forget how to read
-            cells = model.tower(_encode_input(batch.pixels, model.vision, device))
-        losses = losses_by_scale(model, model.projector(cells), batch.text.to(device), batch.rows)
-        shares = torch.tensor([len(rows) for rows in batch.rows.values()], device=device)
-        figures = {str(tokens): each.item() for tokens, each in losses.items()}
-        return (torch.stack(list(losses.values())) * shares).sum() / shares.sum(), figures
+        with torch.set_grad_enabled(batch.tower_learns):
+            cells = tower.cells(_encode_input(batch.pixels, model.vision, device))
+            dense, _ = heads.loss(cells, batch.targets.to(device), SPELLING)
+        features = model.projector(tower.placed(cells))
+        losses = m3_losses(
+            model, lambda tokens: flat_prefix(model, features, tokens), batch.text.to(device), batch.scales
+        )
+        figures = {str(tokens): loss.item() for tokens, loss in zip(batch.scales, losses, strict=True)}
+        return losses.mean() + DENSE_SHARE * dense, {**figures, "dense": dense.item()}
 
     steps = recipe.pictures // TUNING_BATCH
     batches = TuningBatches(recipe.seed, recipe.tower_pictures, steps, prompt, model.vision, recipe.all_scales)
-    parts = [(model.language_model, PEAK), (model.projector, PEAK)]
-    stage = Stage("tuning", steps, model, optimizers(parts), loss)
+    parts = [(model.language_model, PEAK), (model.projector, PEAK), (model.tower, TUNED), (heads, TUNED)]
+    stage = Stage("tuning", steps, nn.ModuleDict({"model": model, "heads": heads}), optimizers(parts), loss)
     run_stage(stage, lambda start: _loader(batches, start, steps, workers), out / "checkpoints", device)
 
 

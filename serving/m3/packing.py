@@ -31,13 +31,8 @@ class PackedText:
         """The same on a device."""
         return PackedText(*(getattr(self, field.name).to(device) for field in fields(self)))
 
-    def rows(self, which: Tensor) -> "PackedText":
-        """The rows `which` (R,), without the padding that longer ones needed."""
-        longest = int((self.block[which] >= 0).sum(1).max())
-        return PackedText(*(getattr(self, field.name)[which, :longest] for field in fields(self)))
-
     def in_parts(self, rows: int) -> Iterator[tuple[Tensor, "PackedText"]]:
-        """Rows of about the same length together, in parts of like size.
+        """Rows of about the same length together, without the padding that longer ones needed.
 
         Args:
             rows: most rows of a part.
@@ -46,8 +41,9 @@ class PackedText:
             Which rows these are (R,), and their text.
         """
         lengths = (self.block >= 0).sum(1)
-        for part in lengths.argsort().chunk(-(-len(lengths) // rows)):
-            yield part, self.rows(part)
+        for part in lengths.argsort().split(rows):
+            longest = int(lengths[part].max())
+            yield part, PackedText(*(getattr(self, field.name)[part, :longest] for field in fields(self)))
 
     def sees(self, prefix: int) -> Tensor:
         """Which of `prefix` visual tokens and T text tokens each text token attends to: (B, T, prefix + T), bool."""
