@@ -94,7 +94,7 @@ def test_late_steps_train_every_scale_and_the_tower():
 
 
 def test_what_is_known_is_seldom_asked_late():
-    """Late steps ask a fuller picture fewer of the questions that early ones have taught."""
+    """Late steps seldom ask what early ones have taught, and everything else as often."""
     rng = Random(0)
     questions = draw_item("train", 0, 1, 40).questions
     known = [question for question in questions if question.family in KNOWN]
