@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -33,7 +33,6 @@ from training_data.drawn.captions import describe
 from training_data.drawn.corpus import draw_item
 from training_data.drawn.dense import HEADS, dense_targets
 from training_data.drawn.picture import TRAINED, World
-from training_data.drawn.questions import Question
 
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
 QUESTIONS = 12  # of a picture, packed into one sequence
@@ -44,8 +43,6 @@ SPELLING_FROM = 0.19  # share of the tower's steps after which letters count in 
 TEXTS = World(shares=(0.15, 0.30, 0.18, 0.15, 0.22), sparse=0.2)  # what the tower sees: a picture costs the same, full
 FEW, FEW_SHARE = replace(TRAINED, most_things=4), 0.3  # tuning begins with few things, for this share of its steps,
 # and with the tower as it is: at a rate that lets the language model learn, the tower forgets how to read
-CROWDED = replace(TRAINED, sparse=0.4)  # what tuning sees then
-KNOWN, KNOWN_SHARE = ("background", "picture_kind"), 0.25  # families learnt by then, and the share still asked
 DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes on learning to read
 
 
@@ -93,20 +90,18 @@ class TuningBatches(Dataset[TuningBatch]):
     def __getitem__(self, step: int) -> TuningBatch:
         start = self.first + step * TUNING_BATCH
         early = step < FEW_SHARE * self.steps
-        world = FEW if early else CROWDED
+        world = FEW if early else TRAINED
         items = [draw_item("train", self.seed, start + i, QUESTIONS, world) for i in range(TUNING_BATCH)]
         rng = Random(f"tuning-{self.seed}-{step}")
         scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
-        asked = [item.questions if early else _still_taught(item.questions, rng) for item in items]
-        pairs = [[(_casual(question.text, rng), question.answer) for question in each] for each in asked]
+        pairs = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
         if scales[-1] >= DESCRIBED:
             for item, row in zip(items, pairs, strict=True):
                 if rng.random() < DESCRIPTIONS and (description := describe(item.picture, rng)):
                     row.append(description)
         text = pack([[(self.prompt.question_ids(q), self.prompt.answer_ids(a)) for q, a in row] for row in pairs])
         targets = torch.from_numpy(np.stack([dense_targets(item.picture, self.grid) for item in items]))
-        tower_learns = not early and step % 2 == 0
-        return TuningBatch(_pixels([item.picture.image for item in items]), text, scales, targets, tower_learns)
+        return TuningBatch(_pixels([item.picture.image for item in items]), text, scales, targets, not early)
 
 
 def _scales(ladder: tuple[int, ...], step: int, early: bool) -> tuple[int, ...]:
@@ -120,12 +115,6 @@ def _scales(ladder: tuple[int, ...], step: int, early: bool) -> tuple[int, ...]:
     between = ladder[1:-1]
     turn = between if early else (*between[1:], *ladder)
     return (turn[step % len(turn)],)
-
-
-def _still_taught(questions: Sequence[Question], rng: Random) -> Sequence[Question]:
-    """Without most of those that the first steps have taught, unless nothing else is asked."""
-    kept = [question for question in questions if question.family not in KNOWN or rng.random() < KNOWN_SHARE]
-    return kept or questions
 
 
 def _casual(text: str, rng: Random) -> str:
@@ -152,7 +141,7 @@ class Recipe:
     """What decides the weights of a run."""
 
     tower_pictures: int = 112_000  # of the tower's stage
-    pictures: int = 80_000  # of the tuning stage
+    pictures: int = 88_000  # of the tuning stage
     seed: int = 0  # of the weights and the corpus
     all_scales: bool = False  # train every scale in every step
     tower: Path | None = None  # weights of a tower and its heads (safetensors): the first stage is left out
