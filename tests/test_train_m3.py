@@ -78,13 +78,12 @@ def test_batches_follow_from_the_seed():
 
 
 def test_late_steps_train_every_scale_and_the_tower():
-    """Late steps train each scale in turn, the middle ones twice, and the tower; early ones the scales between."""
+    """In a round of late steps each scale comes once, the middle ones twice, and the tower learns in each."""
     m3 = toy_m3()
     batches = TuningBatches(0, 0, 100, m3.prompt, m3.model.vision, all_scales=False)
     late = [batches[step] for step in range(40, 47)]
     scales = [batch.scales[0] for batch in late]
-    assert sorted(scales) == [1, 9, 36, 36, 144, 144, 576]
-    assert all(batch.tower_learns for batch in late)
+    assert sorted(scales) == [1, 9, 36, 36, 144, 144, 576] and all(batch.tower_learns for batch in late)
     early = [batches[step] for step in range(3)]
     assert [batch.scales for batch in early] == [(9,), (36,), (144,)] and not any(batch.tower_learns for batch in early)
 

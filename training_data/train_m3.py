@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -32,16 +32,15 @@ from training_data import tune_m3
 from training_data.drawn.captions import describe
 from training_data.drawn.corpus import draw_item
 from training_data.drawn.dense import HEADS, dense_targets
-from training_data.drawn.picture import TRAINED, World
+from training_data.drawn.picture import MAX_THINGS
 
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
 QUESTIONS = 12  # of a picture, packed into one sequence
 DESCRIPTIONS, DESCRIBED = 0.5, 36  # share of pictures described beside, and from how many tokens on
 TOWER_PEAK, PEAK, TUNED = 3e-3, 3e-3, 2e-4  # learning rates: the tower, tuning, the tower in tuning
 SPELLING_FIRST, SPELLING = 0.1, 1.5  # weight of a letter: at 1 their noise kept shapes from being learnt at first
-SPELLING_FROM = 0.19  # share of the tower's steps after which letters count in full
-TEXTS = World(shares=(0.15, 0.30, 0.18, 0.15, 0.22), sparse=0.2)  # what the tower sees: a picture costs the same, full
-FEW, FEW_SHARE = replace(TRAINED, most_things=4), 0.3  # tuning begins with few things, for this share of its steps,
+SPELLING_FROM = 0.3  # share of the tower's steps after which letters count in full
+FEW_THINGS, FEW_SHARE = 4, 0.3  # tuning begins with pictures of at most so many things, for this share of its steps,
 # and with the tower as it is: at a rate that lets the language model learn, the tower forgets how to read
 DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes on learning to read
 
@@ -74,7 +73,7 @@ class TowerBatches(Dataset[TowerBatch]):
 
     def __getitem__(self, step: int) -> TowerBatch:
         indices = range(step * TOWER_BATCH, (step + 1) * TOWER_BATCH)
-        pictures = [draw_item("train", self.seed, index, 0, TEXTS).picture for index in indices]
+        pictures = [draw_item("train", self.seed, index, questions=0).picture for index in indices]
         targets = np.stack([dense_targets(picture, self.grid) for picture in pictures])
         spelling = SPELLING_FIRST if step < SPELLING_FROM * self.steps else SPELLING
         return TowerBatch(_pixels([picture.image for picture in pictures]), torch.from_numpy(targets), spelling)
@@ -90,8 +89,8 @@ class TuningBatches(Dataset[TuningBatch]):
     def __getitem__(self, step: int) -> TuningBatch:
         start = self.first + step * TUNING_BATCH
         early = step < FEW_SHARE * self.steps
-        world = FEW if early else TRAINED
-        items = [draw_item("train", self.seed, start + i, QUESTIONS, world) for i in range(TUNING_BATCH)]
+        most = FEW_THINGS if early else MAX_THINGS
+        items = [draw_item("train", self.seed, start + i, QUESTIONS, most) for i in range(TUNING_BATCH)]
         rng = Random(f"tuning-{self.seed}-{step}")
         scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
         pairs = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
@@ -101,7 +100,8 @@ class TuningBatches(Dataset[TuningBatch]):
                     row.append(description)
         text = pack([[(self.prompt.question_ids(q), self.prompt.answer_ids(a)) for q, a in row] for row in pairs])
         targets = torch.from_numpy(np.stack([dense_targets(item.picture, self.grid) for item in items]))
-        return TuningBatch(_pixels([item.picture.image for item in items]), text, scales, targets, not early)
+        tower_learns = not early
+        return TuningBatch(_pixels([item.picture.image for item in items]), text, scales, targets, tower_learns)
 
 
 def _scales(ladder: tuple[int, ...], step: int, early: bool) -> tuple[int, ...]:
@@ -140,7 +140,7 @@ def _encode_input(pixels: Tensor, vision: Vision, device: str) -> Tensor:
 class Recipe:
     """What decides the weights of a run."""
 
-    tower_pictures: int = 112_000  # of the tower's stage
+    tower_pictures: int = 170_000  # of the tower's stage
     pictures: int = 88_000  # of the tuning stage
     seed: int = 0  # of the weights and the corpus
     all_scales: bool = False  # train every scale in every step
