@@ -67,14 +67,14 @@ def test_a_system_message_comes_first_and_once(prompt):
 
 def test_a_system_message_replaces_vicunas_own():
     """As in the original's conversations; an exported checkpoint words it the same."""
-    questions, answers = ["a", "b"], ["x"]
+    questions, answers = ["a", "b"], ["X"]
     assert vicuna(questions, answers, "Rhyme.") == ["Rhyme. USER: a ASSISTANT:", "USER: b ASSISTANT:"]
     exported = chat(_TEMPLATE)
     for system in ("", "Rhyme."):
         assert exported.wording(questions, answers, system) == vicuna(questions, answers, system)
     prompt = LlavaPrompt(tokenizer(), vicuna)
-    ids = prompt.asked_ids("b", 0, history=[Turn("a", "x")])
-    assert prompt.tokenizer.decode(ids) == f"{VICUNA} USER: a ASSISTANT:x</s>USER: b ASSISTANT:"
+    ids = prompt.asked_ids("b", 0, history=[Turn("a", "X")])
+    assert prompt.tokenizer.decode(ids) == f"{VICUNA} USER: a ASSISTANT:X</s>USER: b ASSISTANT:"
 
 
 def test_the_tiny_format_of_a_conversation():

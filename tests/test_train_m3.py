@@ -1,5 +1,8 @@
 """Training m3-tiny: losses fall, a stopped run goes on to the same weights, and schedules are as said."""
 
+from collections import Counter
+from random import Random
+
 import pytest
 import torch
 from m3_toys import packed, toy_m3
@@ -8,7 +11,8 @@ from serving.m3 import load
 from serving.m3.loss import m3_losses
 from serving.m3.packing import flat_prefix
 from serving.m3.train import Stage, optimizers, run_stage, schedule
-from training_data.train_m3 import TowerBatches, TuningBatches, main
+from training_data.drawn.corpus import draw_item
+from training_data.train_m3 import EARLY, LATE, QUESTIONS, TowerBatches, TuningBatches, _chosen, main
 
 
 def stage(seed: int, steps: int = 6) -> Stage:
@@ -70,6 +74,13 @@ def test_schedule_warms_up_and_comes_down():
     assert rates[0] < 0.05 and max(rates) == 1.0 and rates[399] == 1.0 and rates[-1] < 0.05
 
 
+def test_a_lower_middle_is_reached_and_left_without_a_jump():
+    """The rate is at its peak to 10% of the steps, at the middle's share from 30 to 40%, and never jumps."""
+    rates = [schedule(step, 1000, middle=0.4) for step in range(1000)]
+    assert rates[100] == 1.0 and rates[300:400] == pytest.approx([0.4] * 100) and 0.03 <= rates[-1] < 0.031
+    assert all(0 <= before - after < 0.005 for before, after in zip(rates[100:], rates[101:], strict=False))
+
+
 def test_batches_follow_from_the_seed():
     """The same seed and step give the same pictures and labels; another seed gives others."""
     one, same, other = (TowerBatches(seed, 24, 10)[4] for seed in (0, 0, 1))
@@ -86,6 +97,22 @@ def test_late_steps_train_every_scale_and_the_tower():
     assert sorted(scales) == [1, 9, 36, 36, 144, 144, 576] and all(batch.tower_learns for batch in late)
     early = [batches[step] for step in range(3)]
     assert [batch.scales for batch in early] == [(9,), (36,), (144,)] and not any(batch.tower_learns for batch in early)
+
+
+def test_questions_are_chosen_by_their_families_weights():
+    """Of a picture's questions as many as a sequence takes; a family of weight 2 before one of 0.25, none twice."""
+    questions = draw_item("train", 0, 1, 40).questions
+    chosen = [_chosen(questions, EARLY, Random(i)) for i in range(300)]
+    assert all(len(set(each)) == len(each) == QUESTIONS for each in chosen)
+    drawn, kept = Counter(question.family for question in questions), Counter(q.family for each in chosen for q in each)
+    share = {family: kept[family] / (300 * drawn[family]) for family in drawn}
+    assert share["presence"] > share["shape_by_colour"] + 0.1 > share["background"] + 0.2
+
+
+def test_weighted_families_are_the_corpus():
+    """A misspelt family would silently weigh nothing."""
+    asked = {question.family for index in range(200) for question in draw_item("train", 0, index, 20).questions}
+    assert set(LATE) <= asked
 
 
 @pytest.mark.slow

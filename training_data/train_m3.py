@@ -3,8 +3,8 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -32,16 +32,26 @@ from training_data import tune_m3
 from training_data.drawn.captions import describe
 from training_data.drawn.corpus import draw_item
 from training_data.drawn.dense import HEADS, dense_targets
-from training_data.drawn.picture import MAX_THINGS
+from training_data.drawn.picture import TRAINED, World
+from training_data.drawn.questions import Question
 
 TOWER_BATCH, TUNING_BATCH = 16, 16  # pictures
 QUESTIONS = 12  # of a picture, packed into one sequence
 DESCRIPTIONS, DESCRIBED = 0.5, 36  # share of pictures described beside, and from how many tokens on
-TOWER_PEAK, PEAK, TUNED = 3e-3, 3e-3, 2e-4  # learning rates: the tower, tuning, the tower in tuning
+TOWER_PEAK, PEAK, TUNED = 3e-3, 3e-3, 5e-4  # learning rates: the tower, tuning, the tower in tuning
+MIDDLE = 0.4  # of the peak in the middle of tuning
 SPELLING_FIRST, SPELLING = 0.1, 1.5  # weight of a letter: at 1 their noise kept shapes from being learnt at first
-SPELLING_FROM = 0.3  # share of the tower's steps after which letters count in full
-FEW_THINGS, FEW_SHARE = 4, 0.3  # tuning begins with pictures of at most so many things, for this share of its steps,
+SPELLING_FROM = 0.19  # share of the tower's steps after which letters count in full
+TEXTS = World(shares=(0.15, 0.30, 0.18, 0.15, 0.22), sparse=0.2)  # what the tower sees: a picture costs the same, full
+FEW, FEW_SHARE = replace(TRAINED, most_things=4), 0.3  # tuning begins with few things, for this share of its steps,
 # and with the tower as it is: at a rate that lets the language model learn, the tower forgets how to read
+DRAWN = 20  # questions of a picture that those asked are chosen from, by these weights of their families:
+EARLY = {"background": 0.25, "picture_kind": 0.25, "presence": 2.0, "object_place": 2.0}  # soon learnt; late to come
+LATE = {
+    **EARLY,
+    **dict.fromkeys(("largest_colour", "largest_shape", "shape_by_colour", "colour_by_shape"), 0.5),
+    **dict.fromkeys(("relation", "sign_place", "sign_colour", "line_below", "receipt_price"), 2.0),
+}
 DENSE_SHARE = 0.1  # of the tower's own loss in tuning: nearly free, and it goes on learning to read
 
 
@@ -73,7 +83,7 @@ class TowerBatches(Dataset[TowerBatch]):
 
     def __getitem__(self, step: int) -> TowerBatch:
         indices = range(step * TOWER_BATCH, (step + 1) * TOWER_BATCH)
-        pictures = [draw_item("train", self.seed, index, questions=0).picture for index in indices]
+        pictures = [draw_item("train", self.seed, index, 0, TEXTS).picture for index in indices]
         targets = np.stack([dense_targets(picture, self.grid) for picture in pictures])
         spelling = SPELLING_FIRST if step < SPELLING_FROM * self.steps else SPELLING
         return TowerBatch(_pixels([picture.image for picture in pictures]), torch.from_numpy(targets), spelling)
@@ -89,11 +99,12 @@ class TuningBatches(Dataset[TuningBatch]):
     def __getitem__(self, step: int) -> TuningBatch:
         start = self.first + step * TUNING_BATCH
         early = step < FEW_SHARE * self.steps
-        most = FEW_THINGS if early else MAX_THINGS
-        items = [draw_item("train", self.seed, start + i, QUESTIONS, most) for i in range(TUNING_BATCH)]
+        world = FEW if early else TRAINED
+        items = [draw_item("train", self.seed, start + i, DRAWN, world) for i in range(TUNING_BATCH)]
         rng = Random(f"tuning-{self.seed}-{step}")
         scales = self.ladder if self.all_scales else _scales(self.ladder, step, early)
-        pairs = [[(_casual(question.text, rng), question.answer) for question in item.questions] for item in items]
+        asked = [_chosen(item.questions, EARLY if early else LATE, rng) for item in items]
+        pairs = [[(_casual(question.text, rng), question.answer) for question in each] for each in asked]
         if scales[-1] >= DESCRIBED:
             for item, row in zip(items, pairs, strict=True):
                 if rng.random() < DESCRIPTIONS and (description := describe(item.picture, rng)):
@@ -115,6 +126,12 @@ def _scales(ladder: tuple[int, ...], step: int, early: bool) -> tuple[int, ...]:
     between = ladder[1:-1]
     turn = between if early else (*between[1:], *ladder)
     return (turn[step % len(turn)],)
+
+
+def _chosen(questions: Sequence[Question], weights: dict[str, float], rng: Random) -> list[Question]:
+    """Some of the questions, drawn without replacement by their families' weights (1 where none is given)."""
+    keys = [rng.random() ** (1 / weights.get(question.family, 1.0)) for question in questions]
+    return [questions[i] for i in sorted(range(len(keys)), key=lambda i: -keys[i])[:QUESTIONS]]
 
 
 def _casual(text: str, rng: Random) -> str:
@@ -140,8 +157,8 @@ def _encode_input(pixels: Tensor, vision: Vision, device: str) -> Tensor:
 class Recipe:
     """What decides the weights of a run."""
 
-    tower_pictures: int = 170_000  # of the tower's stage
-    pictures: int = 88_000  # of the tuning stage
+    tower_pictures: int = 112_000  # of the tower's stage
+    pictures: int = 78_400  # of the tuning stage
     seed: int = 0  # of the weights and the corpus
     all_scales: bool = False  # train every scale in every step
     tower: Path | None = None  # weights of a tower and its heads (safetensors): the first stage is left out
@@ -201,8 +218,10 @@ def _tune(
     tower = cast(ConvTower, model.tower)
 
     def loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
+        with torch.no_grad():
+            seen = tower.seen(_encode_input(batch.pixels, model.vision, device))
         with torch.set_grad_enabled(batch.tower_learns):
-            cells = tower.cells(_encode_input(batch.pixels, model.vision, device))
+            cells = tower.in_context(seen)
             dense, _ = heads.loss(cells, batch.targets.to(device), SPELLING)
         features = model.projector(tower.placed(cells))
         losses = m3_losses(
@@ -214,7 +233,7 @@ def _tune(
     steps = recipe.pictures // TUNING_BATCH
     batches = TuningBatches(recipe.seed, recipe.tower_pictures, steps, prompt, model.vision, recipe.all_scales)
     parts = [(model.language_model, PEAK), (model.projector, PEAK), (model.tower, TUNED), (heads, TUNED)]
-    stage = Stage("tuning", steps, nn.ModuleDict({"model": model, "heads": heads}), optimizers(parts), loss)
+    stage = Stage("tuning", steps, nn.ModuleDict({"model": model, "heads": heads}), optimizers(parts), loss, MIDDLE)
     run_stage(stage, lambda start: _loader(batches, start, steps, workers), out / "checkpoints", device)
 
 

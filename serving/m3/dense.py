@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CELLS = 112  # of each picture that the loss looks at, drawn towards those with much to name; all 576 cost 4 times more
+CELLS = 192  # of each picture that the loss looks at, drawn towards those with much to name
 
 
 class DenseHeads(nn.Module):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from complexity.errors import CheckpointError, InvalidInput
@@ -19,15 +19,18 @@ _SPECIAL = ("<pad>", "<s>", "</s>")
 _BREAK = "\n"
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which capitals and digits are always tokens of their own.
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 640) -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which digits, and capitals that begin no word, are always tokens of their own.
 
-    Text read off a picture is capitals and digits, so it is spelled; the questions' small words are merged.
+    Text read off a picture is capitals and digits, so it is spelled; the questions' words are merged. A text that
+    begins with a word gets a space before it, so that a word is the same token wherever it stands.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex("[A-Z0-9\n]"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(" "), normalizers.Replace(Regex("^ (?![A-Z]?[a-z])"), "")]
     )
+    spelled = pre_tokenizers.Split(Regex("[A-Z](?![a-z])|[0-9\n]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spelled, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(

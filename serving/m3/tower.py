@@ -106,9 +106,16 @@ class ConvTower(nn.Module):
 
     def cells(self, pixels: Tensor) -> Tensor:
         """What lies under each cell: (B, 3, 8 * grid, 8 * grid) -> (B, grid * grid, widths[1])."""
+        return self.in_context(self.seen(pixels))
+
+    def seen(self, pixels: Tensor) -> Tensor:
+        """What each cell shows by itself: (B, 3, 8 * grid, 8 * grid) -> (B, widths[1], grid, grid)."""
         pixels = F.pixel_unshuffle(pixels.contiguous(), 4)  # ten times slower with the channels last
         x = self.fine(self.stem(pixels.contiguous(memory_format=torch.channels_last)))  # (B, fine, 48, 48)
-        x = self.cell(self.to_cell(x) + self.place)  # (B, cell, 24, 24)
+        return self.cell(self.to_cell(x) + self.place)  # (B, cell, 24, 24)
+
+    def in_context(self, x: Tensor) -> Tensor:
+        """The cells from what each shows by itself: (B, widths[1], grid, grid) -> (B, grid * grid, widths[1])."""
         y = self.coarse(self.to_coarse(x))  # (B, coarse, 12, 12)
         z = self.wide(self.to_wide(y))  # (B, wide, 6, 6)
         y = self.coarse_out(y + F.interpolate(self.from_wide(z), scale_factor=2.0))

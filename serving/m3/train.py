@@ -28,6 +28,7 @@ class Stage:
     module: nn.Module
     optimizers: Sequence[Optimizer]
     loss: Callable[[Any], tuple[Tensor, dict[str, float]]]  # the loss, and figures for the progress bar
+    middle: float = 1.0  # share of the peak learning rate that the middle of training has
 
 
 def optimizers(parts: Sequence[tuple[nn.Module, float]]) -> list[Optimizer]:
@@ -48,13 +49,15 @@ def optimizers(parts: Sequence[tuple[nn.Module, float]]) -> list[Optimizer]:
     return [Muon(matrices), AdamW(rest, betas=(0.9, 0.98), weight_decay=0.01, fused=True)]
 
 
-def schedule(step: int, steps: int) -> float:
-    """Share of the peak learning rate: linear warm-up, flat to 40%, cosine down to 3%."""
+def schedule(step: int, steps: int, middle: float = 1.0) -> float:
+    """Share of the peak learning rate: linear warm-up, from 10% to 30% down to `middle`, from 40% by a cosine to 3%."""
     warmup = min(200, max(1, steps // 20))
     if step < warmup:
         return (step + 1) / warmup
-    done = max(0.0, step / steps - 0.4) / 0.6
-    return 0.03 + 0.97 * (0.5 + 0.5 * math.cos(math.pi * done))
+    lowered = min(1.0, max(0.0, (step / steps - 0.1) / 0.2))
+    done = max(0.0, (step / steps - 0.4) / 0.6)
+    level = 1 - (1 - middle) * lowered
+    return 0.03 + (level - 0.03) * (0.5 + 0.5 * math.cos(math.pi * done))
 
 
 def run_stage(
@@ -84,7 +87,7 @@ def run_stage(
         for batch in batches(step):
             for optimizer, peak in zip(stage.optimizers, peaks, strict=True):
                 for group, rate in zip(optimizer.param_groups, peak, strict=True):
-                    group["lr"] = rate * schedule(step, stage.steps)
+                    group["lr"] = rate * schedule(step, stage.steps, stage.middle)
                 optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device, torch.bfloat16, enabled=autocast):
                 loss, each = stage.loss(batch)

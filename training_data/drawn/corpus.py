@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from training_data.drawn.picture import MAX_THINGS, SHIFTED, TRAINED, Picture, draw_picture
+from training_data.drawn.picture import SHIFTED, TRAINED, Picture, World, draw_picture
 from training_data.drawn.questions import Question, ask
 
 Split = Literal["train", "calibration", "test", "shifted"]
@@ -32,17 +32,16 @@ class CorpusItem:
         return buffer.getvalue()
 
 
-def draw_item(split: Split, seed: int, index: int, questions: int, most_things: int = MAX_THINGS) -> CorpusItem:
+def draw_item(split: Split, seed: int, index: int, questions: int, world: World | None = None) -> CorpusItem:
     """Draw the `index`-th picture of a split and ask up to `questions` questions about it.
 
     Splits never share a picture: the split's name is part of every picture's seed. "shifted" has fonts, words, a
-    layout and wordings that no other split has. With `most_things` below the default, pictures are emptier: training
-    begins with such.
+    layout and wordings that no other split has. Training draws from a `world` of its own where that teaches more.
     """
     item_id = f"{split}-{seed}-{index}"
     rng = Random(item_id)
     shifted = split == "shifted"
-    picture = draw_picture(rng, replace(SHIFTED if shifted else TRAINED, most_things=most_things))
+    picture = draw_picture(rng, world or (SHIFTED if shifted else TRAINED))
     return CorpusItem(item_id, picture, tuple(ask(picture, rng, questions, held_out=shifted)))
 
 

@@ -33,6 +33,7 @@ class World:
     fonts: tuple[str, ...] = FONTS
     layouts: tuple[str, ...] = ("shapes", "signs", "list", "bars", "receipt")
     shares: tuple[float, ...] = (0.30, 0.25, 0.13, 0.15, 0.17)
+    sparse: float = 0.7  # share of pictures whose number of things is uniform in the logarithm; the others' is uniform
 
 
 TRAINED = World()
@@ -118,9 +119,12 @@ class _Canvas:
         return Picture(self.image, self.layout, self.ground, tuple(things), total)
 
 
-def _how_many(rng: Random, most: int) -> int:
-    """1 to `most`: most pictures uniform in the logarithm, the others uniform, so that crowded ones are common."""
-    return min(most, int(math.exp(rng.uniform(0, math.log(most + 1))))) if rng.random() < 0.7 else rng.randint(1, most)
+def _how_many(rng: Random, world: World, most: int = MAX_THINGS) -> int:
+    """1 to `most`, at most the world's most; so that crowded pictures are common, not all are `sparse`."""
+    most = min(most, world.most_things)
+    if rng.random() < world.sparse:
+        return min(most, int(math.exp(rng.uniform(0, math.log(most + 1)))))
+    return rng.randint(1, most)
 
 
 def _some_text(rng: Random, world: World, taken: set[str]) -> tuple[str, str]:
@@ -180,7 +184,7 @@ def _draw_shape(canvas: _Canvas, shape: str, x: float, y: float, r: float, fill:
 
 def _shapes(canvas: _Canvas) -> Picture:
     rng = canvas.rng
-    count = _how_many(rng, canvas.world.most_things)
+    count = _how_many(rng, canvas.world)
     side = max(1, math.ceil(math.sqrt(count * rng.uniform(1.0, 1.6))))
     fits = min(45.0, SIDE_PX / side / 2 - 1)
     most = math.exp(rng.uniform(math.log(min(12, fits)), math.log(fits)))  # the picture's own scale
@@ -200,7 +204,7 @@ def _shapes(canvas: _Canvas) -> Picture:
 
 def _signs(canvas: _Canvas) -> Picture:
     rng = canvas.rng
-    count = _how_many(rng, canvas.world.most_things)
+    count = _how_many(rng, canvas.world)
     columns = max(1, round(math.sqrt(count * rng.uniform(0.35, 0.7))))
     rows = math.ceil(count / columns)
     taken: set[str] = set()
@@ -223,7 +227,7 @@ def _signs(canvas: _Canvas) -> Picture:
 def _lines(canvas: _Canvas, columns: int) -> Picture:
     """Texts below one another; `value` of each is the text of the line below."""
     rng = canvas.rng
-    count = _how_many(rng, min(16 * columns, canvas.world.most_things))
+    count = _how_many(rng, canvas.world, 16 * columns)
     taken: set[str] = set()
     texts = [_some_text(rng, canvas.world, taken) for _ in range(count)]
     rows = math.ceil(count / columns)
@@ -241,7 +245,7 @@ def _lines(canvas: _Canvas, columns: int) -> Picture:
 
 def _bars(canvas: _Canvas) -> Picture:
     rng = canvas.rng
-    count = max(2, _how_many(rng, min(24, canvas.world.most_things)))
+    count = max(2, _how_many(rng, canvas.world, 24))
     labels = rng.sample(LETTERS, count)
     valued = count <= 12
     heights = rng.sample(range(5, 100), count)
@@ -270,7 +274,7 @@ def _bars(canvas: _Canvas) -> Picture:
 
 def _receipt(canvas: _Canvas) -> Picture:
     rng = canvas.rng
-    count = _how_many(rng, min(14, canvas.world.most_things))
+    count = _how_many(rng, canvas.world, 14)
     names = rng.sample(canvas.world.words, count)
     cents = [rng.randint(10, rng.choice((999, 9900)) // count + 50) for _ in range(count)]
     total = sum(cents)
