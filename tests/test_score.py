@@ -45,12 +45,12 @@ def test_greedy_says_whether_generation_gives_the_answer():
     with torch.no_grad():
         m3.model.language_model.lm_head.weight[2] *= 40  # so that answers end
     found = 0
-    for picture in toy_pictures(12):
-        (said,) = m3.generate([GenerateRequest("red?", (picture,), 9, 30)])
+    for picture in toy_pictures(40):
+        (said,) = m3.generate([GenerateRequest("Read the red sign.", (picture,), 9, 30)])
         if said.finish_reason == "stop" and said.text and m3.prompt.text(m3.prompt.answer_ids(said.text)) == said.text:
-            (score,) = m3.score([ScoreRequest("red?", (picture,), 9, said.text)])
+            (score,) = m3.score([ScoreRequest("Read the red sign.", (picture,), 9, said.text)])
             found += score.greedy
-        (other,) = m3.score([ScoreRequest("red?", (picture,), 9, said.text + "MILK")])
+        (other,) = m3.score([ScoreRequest("Read the red sign.", (picture,), 9, said.text + "MILK")])
         assert not other.greedy
     assert found
 

@@ -38,6 +38,6 @@ def m3_losses(model: M3Model, prefix_at: Callable[[int], Tensor], text: PackedTe
 
     def states_at(tokens: int) -> Tensor:
         prefix = prefix_at(tokens)
-        return torch.cat([read(model, prefix[rows], part)[part.labels != IGNORE] for rows, part in parts])
+        return torch.cat([read(model, prefix[rows], part) for rows, part in parts])
 
     return scale_losses(model, states_at, told, scales)

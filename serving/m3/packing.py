@@ -5,12 +5,12 @@ separate ones give.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from serving.m3.model import M3Model
@@ -109,6 +109,24 @@ class _Prefix(DynamicCache):
         return both
 
 
+@contextmanager
+def _only(module: nn.Module, chosen: Tensor) -> Iterator[None]:
+    """Let a module that looks at each token by itself compute the `chosen` ones alone; the others get zeros."""
+
+    def before(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        return (given[0][chosen],)
+
+    def after(_: nn.Module, __: tuple[Tensor], made: Tensor) -> Tensor:
+        return made.new_zeros(*chosen.shape, made.shape[-1]).index_put((chosen,), made)
+
+    hooks = module.register_forward_pre_hook(before), module.register_forward_hook(after)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def read(model: M3Model, prefix: Tensor, text: PackedText) -> Tensor:
     """Run the language model over the pictures' prefixes and then over their packed text.
 
@@ -116,16 +134,20 @@ def read(model: M3Model, prefix: Tensor, text: PackedText) -> Tensor:
         prefix: (B, P, D), what the questions about each picture begin with.
 
     Returns:
-        The states of the text's tokens (B, T, D).
+        The states that foretell the answers' tokens (n, D), row by row.
     """
+    language = model.language_model.model
     cache = _Prefix(model.language_model.config.num_hidden_layers)
     with suppress(_Enough):
-        model.language_model.model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
+        language(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
     start = prefix.shape[1]
-    return model.language_model.model(
-        inputs_embeds=model.embed_text(text.input_ids).to(prefix.dtype),
-        attention_mask=text.sees(start)[:, None],
-        position_ids=start + text.position,
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
+    foretells = text.labels != IGNORE
+    with _only(language.layers[-1].mlp, foretells):
+        states = language(
+            inputs_embeds=model.embed_text(text.input_ids).to(prefix.dtype),
+            attention_mask=text.sees(start)[:, None],
+            position_ids=start + text.position,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+    return states[foretells]
