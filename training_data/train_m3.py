@@ -218,7 +218,7 @@ def _tune(
     tower = cast(ConvTower, model.tower)
 
     def loss(batch: TuningBatch) -> tuple[Tensor, dict[str, float]]:
-        with torch.no_grad():
+        with torch.no_grad():  # half the tower's gradient; what a cell shows by itself it has learnt
             seen = tower.seen(_encode_input(batch.pixels, model.vision, device))
         with torch.set_grad_enabled(batch.tower_learns):
             cells = tower.in_context(seen)
